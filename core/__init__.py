@@ -1,0 +1,1 @@
+"""mlxray: look inside language models on MLX."""
