@@ -51,7 +51,7 @@ def preload() -> BlasReport:
     """
     report = _preload(os.environ.get(VARIABLE, "").strip())
     if report.status in ("failed", "late"):
-        warnings.warn(report.reason, RuntimeWarning, stacklevel=2)
+        warnings.warn(report.reason, RuntimeWarning, stacklevel=3)  # who imports mlxray
     return report
 
 
