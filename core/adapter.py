@@ -1,0 +1,92 @@
+"""An adapter says where a family keeps its parts. It holds names, never code that computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import mlx.nn as nn
+
+
+@dataclass(frozen=True)
+class FusedAttention:
+    """The model calls ``mx.fast.scaled_dot_product_attention`` (most of mlx-lm does)."""
+
+
+@dataclass(frozen=True)
+class OwnSoftmax:
+    """The model writes ``mx.softmax(scores) @ values`` itself.
+
+    The softmax is watched where it is called; queries, keys and values are read where the
+    attention module gets them.
+
+    Attributes:
+        q, k: Path inside the attention module whose output they are, with ``#n`` for the
+            n-th call (RoPE is called for the queries, then for the keys).
+        v: Path of the value projection; its output is split into heads.
+    """
+
+    q: str = "rope#0"
+    k: str = "rope#1"
+    v: str = "v_proj"
+
+
+AttentionSeam = FusedAttention | OwnSoftmax
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Roles of a transformer and the module paths that play them.
+
+    A family is a variation of another: ``replace(LLAMA, name="gemma2", …)``.
+
+    Attributes:
+        name: Shown to people; unique in the registry.
+        model_types: mlx-lm module names (``mlx_lm.models.NAME``) or config ``model_type``s.
+        embed, layers, final_norm, head: Paths from the root; `head` may be missing in a model
+            that ties its output to the embedding.
+        positions: Table of learned positions, whose rows bound the prompt; None with RoPE.
+        attn, mlp, attn_norm, mlp_norm: Paths from a block.
+        post_attn_norm, post_mlp_norm: Norms between a sub-layer and the residual stream.
+        out_proj: Output projection, from the attention module.
+        down_proj: Down projection, from the MLP.
+        heads, kv_heads: Attributes of the attention module that count heads.
+        attention: How the model computes attention.
+        absent: Points that the family does not have, each with the reason.
+        notes: What a person should know of how the roles were found.
+    """
+
+    name: str
+    model_types: tuple[str, ...] = ()
+    embed: str = "model.embed_tokens"
+    layers: str = "model.layers"
+    final_norm: str = "model.norm"
+    head: str = "lm_head"
+    positions: str | None = None
+    attn: str = "self_attn"
+    mlp: str = "mlp"
+    attn_norm: str = "input_layernorm"
+    mlp_norm: str = "post_attention_layernorm"
+    post_attn_norm: str | None = None
+    post_mlp_norm: str | None = None
+    out_proj: str = "o_proj"
+    down_proj: str = "down_proj"
+    heads: str = "n_heads"
+    kv_heads: str = "n_kv_heads"
+    attention: AttentionSeam = FusedAttention()
+    absent: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AdapterFinder:
+    """A way to make an adapter for a model that no adapter names.
+
+    Attributes:
+        name: Unique in the registry.
+        find: ``find(root, layers)`` → an adapter; `layers` is the list's attribute if the user
+            gave one. Raises AdapterError where it cannot tell.
+    """
+
+    name: str
+    find: Callable[[nn.Module, str | None], Adapter]

@@ -1,0 +1,67 @@
+"""Activations of a run, by address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .errors import AddressError, nearest
+from .layout import Layout
+from .points import AddressLike
+
+
+class ActivationCache(Mapping[str, Any]):
+    """What a run kept. Every spelling of an address finds its entry.
+
+    Attributes:
+        activations: Canonical address → array (a module that returns a tuple keeps it whole).
+        metadata: Facts about the run, such as the tokens of each prompt.
+    """
+
+    def __init__(
+        self,
+        activations: dict[str, Any],
+        layout: Layout,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.activations = activations
+        self.metadata = metadata
+        self._layout = layout
+
+    def _key(self, address: AddressLike) -> str:
+        if isinstance(address, str) and address in self.activations:
+            return address
+        return self._layout.site(address).key
+
+    def __getitem__(self, address: AddressLike) -> Any:
+        """The activation at `address`.
+
+        Raises:
+            AddressError: (a KeyError's sibling, both LookupError) if the run did not keep it.
+        """
+        key = self._key(address)
+        if key not in self.activations:
+            calls = [k for k in self.activations if k.startswith(key + "#")]
+            if calls:
+                raise AddressError(f"{key!r} was called {len(calls)} times: choose one of {calls}.")
+            raise AddressError(
+                f"the run did not keep {key!r}. {nearest(key, self.activations)} "
+                "Ask for it when you start the run."
+            )
+        return self.activations[key]
+
+    def __contains__(self, address: object) -> bool:
+        try:
+            return self._key(address) in self.activations  # type: ignore[arg-type]
+        except LookupError:
+            return False
+
+    def get(self, address: AddressLike, default: Any = None) -> Any:
+        """The activation, or `default` if the run did not keep it."""
+        return self[address] if address in self else default
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.activations)
+
+    def __len__(self) -> int:
+        return len(self.activations)

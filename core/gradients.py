@@ -1,0 +1,69 @@
+"""Exact gradients at any set of points, in one forward and one backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from .edits import Edit
+from .errors import InputError
+from .layout import Layout
+from .points import AddressLike
+from .run import Run
+
+Scalar = Callable[[mx.array], mx.array]
+
+
+def gradients(
+    layout: Layout,
+    tokens: mx.array,
+    metric: Scalar,
+    addresses: Sequence[AddressLike],
+    *,
+    edits: Sequence[tuple[str, Callable[..., Any]]] = (),
+) -> tuple[mx.array, dict[str, mx.array]]:
+    """Differentiate a number of the logits with respect to activations.
+
+    A zero is added at each point and differentiated with respect to, so the gradient is the
+    model's own, through quantised weights too.
+
+    Args:
+        layout: The model.
+        tokens: (B, S) ids.
+        metric: Logits (B, S, V) → a scalar array.
+        addresses: Points or module paths whose value is one array.
+        edits: Edits in force during the pass, before the probes.
+
+    Returns:
+        The metric's value, and address → gradient of the activation's shape; evaluated.
+
+    Raises:
+        InputError: if the metric is not a scalar, or there are no addresses.
+    """
+    if not addresses:
+        raise InputError("gradients need at least one address.")
+    sites = [layout.site(a) for a in addresses]
+
+    def fresh() -> list[Edit]:
+        return [Edit(address, fn, allow_unchanged=True) for address, fn in edits]
+
+    look = Run(layout, watch=[s.key for s in sites], edits=fresh())
+    look.execute(tokens)
+    probes = {s.key: mx.zeros_like(s.read(look)) for s in sites}
+
+    def value(probes: dict[str, mx.array]) -> mx.array:
+        planted = [
+            Edit(key, lambda a, p=probe: a + p, allow_unchanged=True)
+            for key, probe in probes.items()
+        ]
+        run = Run(layout, edits=[*fresh(), *planted])
+        result = metric(run.execute(tokens))
+        if result.size != 1:
+            raise InputError(f"the metric returned shape {result.shape}; a scalar is needed.")
+        return result.reshape(())
+
+    number, found = mx.value_and_grad(value)(probes)
+    mx.eval(number, found)
+    return number, found

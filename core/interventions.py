@@ -1,0 +1,157 @@
+"""Ready-made edits: functions from an activation to the one that the model goes on with.
+
+Each keeps shape and dtype. Use them in ``model.trace(prompt, interventions={address: edit})``,
+``model.run_with_hooks(prompt, hooks=[(address, edit)])`` or ``trace.edit(address, edit)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from .errors import EditError
+
+Intervention = Callable[[mx.array], mx.array]
+
+
+def zero_out(activation: mx.array) -> mx.array:
+    """Put zeros everywhere (zero ablation)."""
+    return mx.zeros_like(activation)
+
+
+def scale(factor: float) -> Intervention:
+    """Multiply by `factor`."""
+    return lambda activation: (activation * factor).astype(activation.dtype)
+
+
+def add_vector(vector: mx.array) -> Intervention:
+    """Add `vector`, broadcast from the right: shape (D,), (S, D) or (B, S, D)."""
+
+    def add(activation: mx.array) -> mx.array:
+        return (activation + _fitting(vector, activation, "add_vector")).astype(activation.dtype)
+
+    return add
+
+
+def replace_with(value: Any) -> Intervention:
+    """Put `value` (a number, or an array that broadcasts to the activation) in its place."""
+
+    def replace(activation: mx.array) -> mx.array:
+        new = _fitting(value, activation, "replace_with").astype(activation.dtype)
+        return mx.broadcast_to(new, activation.shape)
+
+    return replace
+
+
+def clamp(min_val: float | None = None, max_val: float | None = None) -> Intervention:
+    """Limit values to [min_val, max_val]; None leaves a side open.
+
+    Raises:
+        EditError: if both sides are open, or the lower one is above the upper.
+    """
+    if min_val is None and max_val is None:
+        raise EditError("clamp() limits nothing: give min_val, max_val or both.")
+    if min_val is not None and max_val is not None and min_val > max_val:
+        raise EditError(f"clamp({min_val}, {max_val}): the minimum is above the maximum.")
+    return lambda activation: mx.clip(activation, min_val, max_val).astype(activation.dtype)
+
+
+def noise(std: float = 0.1, *, seed: int | None = None) -> Intervention:
+    """Add Gaussian noise of standard deviation `std`; with `seed`, the same at every call.
+
+    Raises:
+        EditError: if `std` is negative.
+    """
+    if std < 0:
+        raise EditError(f"noise(std={std}): a standard deviation is not negative.")
+
+    def add(activation: mx.array) -> mx.array:
+        key = None if seed is None else mx.random.key(seed)
+        drawn = mx.random.normal(activation.shape, scale=std, key=key)
+        return (activation + drawn).astype(activation.dtype)
+
+    return add
+
+
+def replace_at_positions(value: mx.array, positions: Sequence[int]) -> Intervention:
+    """Take `positions` (second axis) from `value` and leave the others.
+
+    Args:
+        value: An activation of the same shape, or with one entry for each of `positions`.
+        positions: Token positions; negative ones count from the end.
+    """
+    wanted = list(positions)
+    if not wanted:
+        raise EditError("replace_at_positions() got no positions.")
+
+    def replace(activation: mx.array) -> mx.array:
+        length = activation.shape[1]
+        outside = [p for p in wanted if not -length <= p < length]
+        if outside:
+            raise EditError(f"there is no position {outside[0]}: the prompt has {length} tokens.")
+        index = mx.array([p % length for p in wanted])
+        if value.shape == activation.shape:
+            part = value[:, index]
+        elif value.shape == (activation.shape[0], len(wanted), *activation.shape[2:]):
+            part = value
+        else:
+            raise EditError(
+                f"replace_at_positions: the value has shape {value.shape}; "
+                f"the activation {activation.shape}, with {len(wanted)} position(s) to replace."
+            )
+        new = mx.array(activation)
+        new[:, index] = part.astype(activation.dtype)
+        return new
+
+    return replace
+
+
+class InterventionComposer:
+    """Several edits as one, applied in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._steps: list[Intervention] = []
+
+    def add(self, intervention: Intervention) -> InterventionComposer:
+        """Append an edit; returns self for chaining."""
+        if not callable(intervention):
+            raise EditError(f"add() takes a function, got {type(intervention).__name__}.")
+        self._steps.append(intervention)
+        return self
+
+    def build(self) -> Intervention:
+        """The composed edit.
+
+        Raises:
+            EditError: if nothing was added.
+        """
+        steps = tuple(self._steps)
+        if not steps:
+            raise EditError("compose().build() has no steps: add() at least one.")
+
+        def composed(activation: mx.array) -> mx.array:
+            for step in steps:
+                activation = step(activation)
+            return activation
+
+        return composed
+
+
+def compose() -> InterventionComposer:
+    """Start a composition: ``compose().add(scale(0.8)).add(clamp(-5, 5)).build()``."""
+    return InterventionComposer()
+
+
+def _fitting(value: Any, activation: mx.array, who: str) -> mx.array:
+    array = value if isinstance(value, mx.array) else mx.array(value)
+    try:
+        fits = mx.broadcast_shapes(array.shape, activation.shape) == activation.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise EditError(
+            f"{who}: shape {array.shape} does not broadcast to the activation's {activation.shape}."
+        )
+    return array

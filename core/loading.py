@@ -1,0 +1,150 @@
+"""From a name or a folder to a model and its tokenizer, or to a message that says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .errors import LoadError
+
+#: A safetensors header longer than this is refused, as the format's own library does.
+MAX_HEADER = 100_000_000
+
+
+def load(source: str, *, trust_remote_code: bool = False) -> tuple[nn.Module, Any]:
+    """Load a model and its tokenizer with mlx-lm.
+
+    Args:
+        source: ``"pocket"`` (the embedded model), a local folder, or a hub id.
+        trust_remote_code: Let a checkpoint run its own Python code. Off unless you trust it.
+
+    Returns:
+        The module and the tokenizer (None where the folder has none).
+
+    Raises:
+        LoadError: if it cannot be found, reached or read.
+    """
+    folder = _folder(source)
+    _check_folder(folder)
+    from mlx_lm.utils import load_model, load_tokenizer
+
+    try:
+        model, config = load_model(folder, trust_remote_code=trust_remote_code)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise LoadError(f"cannot load the model in {str(folder)!r}: {_line(error)}") from error
+    if not any(
+        (folder / n).exists()
+        for n in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    ):
+        return model, None
+    try:
+        tokenizer = load_tokenizer(
+            folder,
+            {"trust_remote_code": trust_remote_code},
+            eos_token_ids=config.get("eos_token_id"),
+        )
+    except Exception as error:
+        raise LoadError(f"cannot load the tokenizer in {str(folder)!r}: {_line(error)}") from error
+    return model, tokenizer
+
+
+def _folder(source: str) -> Path:
+    if source == "pocket":
+        from .pocket import PATH
+
+        return Path(PATH)
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    looks_local = source.startswith((".", "/", "~")) or source.count("/") != 1
+    if looks_local:
+        raise LoadError(
+            f"there is no folder {source!r}. Give 'pocket', a folder with config.json and "
+            "*.safetensors, or a hub id such as 'owner/name'."
+        )
+    from huggingface_hub import snapshot_download
+    from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=DEFAULT_ALLOW_PATTERNS))
+    except Exception as error:
+        raise LoadError(
+            f"cannot fetch {source!r} from the hub: {_line(error)} "
+            "Check the name and the network, or give a local folder."
+        ) from error
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise LoadError(f"{str(folder)!r} is not a folder.")
+    config = folder / "config.json"
+    try:
+        facts = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LoadError(f"{str(folder)!r} has no config.json: not an mlx-lm checkpoint.") from None
+    except (ValueError, OSError) as error:
+        raise LoadError(f"{str(config)!r} cannot be read: {_line(error)}") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("model_type"), str):
+        raise LoadError(f"{str(config)!r} does not name a model_type.")
+    shards = sorted(folder.glob("model*.safetensors"))
+    if not shards:
+        raise LoadError(f"{str(folder)!r} has no model*.safetensors.")
+    for shard in shards:
+        check_safetensors(shard)
+
+
+def check_safetensors(path: Path) -> None:
+    """See that a safetensors file is whole before MLX maps it.
+
+    Raises:
+        LoadError: if its header is unreadable, or it ends before its tensors do.
+    """
+    size = path.stat().st_size
+    broken = f"{str(path)!r} is not a whole safetensors file"
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            raise LoadError(f"{broken}: {size} bytes. Fetch it again.")
+        (length,) = struct.unpack("<Q", start)
+        if length > min(size - 8, MAX_HEADER):
+            raise LoadError(f"{broken}: its header would be {length} bytes. Fetch it again.")
+        try:
+            header = json.loads(file.read(length))
+            ends = [
+                int(entry["data_offsets"][1])
+                for name, entry in header.items()
+                if name != "__metadata__"
+            ]
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise LoadError(f"{broken}: {_line(error)}") from error
+    if max(ends, default=0) + 8 + length > size:
+        missing = max(ends) + 8 + length - size
+        raise LoadError(f"{broken}: the last {missing} bytes are missing. Fetch it again.")
+
+
+def evaluate_parameters(root: nn.Module) -> None:
+    """Evaluate every array that a module holds, hidden ones (RoPE frequencies) included.
+
+    Lazy arrays belong to the thread that made them; evaluated ones may be used by all.
+    """
+    arrays = []
+    for module in root.modules():
+        for value in (*module.values(), *vars(module).values()):
+            if isinstance(value, mx.array):
+                arrays.append(value)
+            elif isinstance(value, (list, tuple)):
+                arrays += [v for v in value if isinstance(v, mx.array)]
+    mx.eval(arrays)
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    text = lines[0].strip() if lines else ""
+    return f"{type(error).__name__}: {text[:300]}"

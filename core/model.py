@@ -1,0 +1,361 @@
+"""The model as its users see it: one object with both references' surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from . import gradients as _gradients
+from .adapter import Adapter
+from .cache import ActivationCache
+from .choose import choose_adapter
+from .edits import Edit, arrays_of
+from .errors import InputError, PluginError
+from .layout import Layout, PointStatus
+from .loading import evaluate_parameters, load
+from .points import AddressLike
+from .proxies import LayerListProxy, ModuleProxy, OutputProxy
+from .registries import registry
+from .run import Run
+from .tail import Norm, finish_from
+from .tokens import Inputs, Tokens
+from .trace import Trace, current_trace
+
+Hook = tuple[AddressLike, Callable[..., Any]]
+
+
+class InterpretableModel:
+    """A language model whose inside can be watched and edited.
+
+    Args:
+        model: An ``mlx.nn.Module`` from token ids to logits, a hub id, a local folder, or
+            ``"pocket"``, the embedded model.
+        tokenizer: Any object with ``encode`` and ``decode``; loaded with the model if that is
+            given by name.
+        layer_attr: Name or path of the list of blocks, if it is not where the adapter looks.
+        embedding_path, norm_path, lm_head_path: Paths that override the adapter's.
+        adapter: An `Adapter`, or the name of a registered one; chosen by the model's type if None.
+        trust_remote_code: Let a checkpoint run Python code of its own.
+
+    Attributes:
+        model: The wrapped module, untouched.
+        tokenizer: As given or loaded, or None.
+        adapter: The roles in use.
+        layout: Resolves addresses.
+        layers: The blocks, by index.
+
+    Raises:
+        LoadError: if the checkpoint cannot be found or read.
+        AdapterError: if the blocks or a given path cannot be found.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | str,
+        tokenizer: Any = None,
+        layer_attr: str = "layers",
+        embedding_path: str | None = None,
+        norm_path: str | None = None,
+        lm_head_path: str | None = None,
+        *,
+        adapter: Adapter | str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.name = model if isinstance(model, str) else type(model).__module__.split(".")[-1]
+        if isinstance(model, str):
+            model, loaded = load(model, trust_remote_code=trust_remote_code)
+            tokenizer = tokenizer if tokenizer is not None else loaded
+        elif not isinstance(model, nn.Module):
+            raise InputError(f"expected an mlx.nn.Module or a name, got {type(model).__name__}.")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.adapter = choose_adapter(
+            model,
+            adapter=adapter,
+            layers=None if layer_attr == "layers" else layer_attr,
+            embed=embedding_path,
+            final_norm=norm_path,
+            head=lm_head_path,
+        )
+        self.layout = Layout(model, self.adapter)
+        evaluate_parameters(model)
+        layout = self.layout
+        self.tokens = Tokens(
+            tokenizer, layout.rows(self.adapter.embed), layout.rows(self.adapter.positions)
+        )
+        self.layers = LayerListProxy(self)
+        registry.notify("mlxray_model_loaded", model=self)
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> InterpretableModel:
+        """Load by name; the same as ``InterpretableModel(name, …)``."""
+        return cls(name, **options)
+
+    # Runs
+
+    def trace(
+        self,
+        inputs: Inputs,
+        interventions: Mapping[str, Callable[..., Any]] | None = None,
+        *,
+        allow_unchanged: bool = False,
+    ) -> Trace:
+        """Open a run as a block: ``with model.trace("Hello") as trace: …``.
+
+        Args:
+            inputs: Text, texts, token ids, or an array (B, S).
+            interventions: Address → edit; see `mlxray.interventions`.
+            allow_unchanged: Accept edits that change no number.
+        """
+        edits = self._edits((interventions or {}).items(), allow_unchanged)
+        return Trace(self, inputs, edits, allow_unchanged=allow_unchanged)
+
+    def run_with_cache(
+        self,
+        inputs: Inputs,
+        hooks: Sequence[AddressLike] | None = None,
+        *,
+        interventions: Mapping[str, Callable[..., Any]] | None = None,
+        allow_unchanged: bool = False,
+    ) -> tuple[mx.array, ActivationCache]:
+        """Run once and keep activations.
+
+        Args:
+            inputs: As in `trace`.
+            hooks: Addresses to keep. None keeps every module's output and every point (but
+                `head_out`, which is H times as large): mind the memory.
+            interventions: Address → edit, in force during the run.
+            allow_unchanged: Accept edits that change no number.
+
+        Returns:
+            Logits (B, S, V) and the cache, evaluated.
+        """
+        batch = self.tokens.batch(inputs)
+        edits = self._edits((interventions or {}).items(), allow_unchanged)
+        run = Run(self.layout, watch=hooks or (), edits=edits, everything=hooks is None)
+        logits = run.execute(batch.ids)
+        kept = run.values()
+        run.forget()
+        reports = run.settle(logits, *arrays_of(list(kept.values())))
+        facts = {"tokens": batch.rows(), "edits": reports}
+        return logits, ActivationCache(kept, self.layout, facts)
+
+    def run_with_hooks(
+        self, inputs: Inputs, hooks: Sequence[Hook] = (), *, allow_unchanged: bool = False
+    ) -> mx.array:
+        """Run once with edits.
+
+        Args:
+            inputs: As in `trace`.
+            hooks: Pairs (address, fn); fn is ``fn(activation)``, ``fn(activation, call)`` or
+                ``fn(inputs, output, wrapper)``, and returns the activation to go on with.
+            allow_unchanged: Accept edits that change no number.
+
+        Returns:
+            Logits (B, S, V), evaluated.
+
+        Raises:
+            EditError: if an edit returns the wrong thing, never fires, or changes nothing.
+        """
+        run = Run(self.layout, edits=self._edits(hooks, allow_unchanged))
+        logits: mx.array = run.execute(self.tokens.batch(inputs).ids)
+        run.settle(logits)
+        return logits
+
+    def activations(self, inputs: Inputs, addresses: Sequence[AddressLike]) -> ActivationCache:
+        """Keep activations, computing nothing that they do not need (logits, late layers)."""
+        batch = self.tokens.batch(inputs)
+        run = Run(self.layout, watch=addresses)
+        run.execute(batch.ids)
+        kept = run.values()
+        run.forget()
+        run.settle(*arrays_of(list(kept.values())))
+        return ActivationCache(kept, self.layout, {"tokens": batch.rows()})
+
+    def watch(
+        self, inputs: Inputs, point: str, layers: Sequence[int] | None = None
+    ) -> dict[int, mx.array]:
+        """One point at several layers: layer → array.
+
+        Raises:
+            PointAbsent: if a layer does not have the point.
+            InputError: if `layers` is empty.
+        """
+        wanted = self.layer_indices(layers)
+        cache = self.activations(inputs, [(point, layer) for layer in wanted])
+        return {layer: cache[point, layer] for layer in wanted}
+
+    def get_attention_patterns(
+        self, inputs: Inputs, layers: Sequence[int] | None = None
+    ) -> dict[int, mx.array]:
+        """Attention probabilities that the model really used: layer → (B, H, S, S) float32."""
+        return self.watch(inputs, "pattern", layers)
+
+    def finish_from(
+        self, residual: mx.array, *, final_norm: Norm | None = None, skip_norm: bool = False
+    ) -> mx.array:
+        """Logits of the model's own tail for a residual stream (B, S, D); see `tail`. Lazy."""
+        return finish_from(self.layout, residual, final_norm=final_norm, skip_norm=skip_norm)
+
+    def gradients(
+        self,
+        inputs: Inputs,
+        metric: Callable[[mx.array], mx.array],
+        addresses: Sequence[AddressLike],
+        *,
+        interventions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> tuple[mx.array, dict[str, mx.array]]:
+        """A scalar of the logits and its exact gradient at each address, in one pass."""
+        edits = [(e.address, e.fn) for e in self._edits((interventions or {}).items(), True)]
+        ids = self.tokens.batch(inputs).ids
+        return _gradients.gradients(self.layout, ids, metric, addresses, edits=edits)
+
+    def _edits(self, pairs: Iterable[Hook], allow_unchanged: bool) -> list[Edit]:
+        site = self.layout.site
+        return [Edit(site(a).key, fn, allow_unchanged=allow_unchanged) for a, fn in pairs]
+
+    # Tokens
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, special tokens added once; every method encodes this way."""
+        return self.tokens.encode(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of several texts."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, tokens: Sequence[int] | mx.array) -> str:
+        """Text of token ids."""
+        return self.tokens.decode(tokens)
+
+    def token_to_str(self, token_id: int) -> str:
+        """One token as text, with the space that it carries."""
+        return self.tokens.piece(token_id)
+
+    def to_str_tokens(self, input: Any, prepend_bos: bool = False) -> list[str]:  # noqa: A002
+        """The tokens of a text, or of ids, each as text.
+
+        Args:
+            input: Text, ids, or an array (S,) or (1, S).
+            prepend_bos: Begin with the beginning-of-sequence token if the text's tokens do not.
+        """
+        ids = self.tokens.batch(input).rows()[0]
+        bos = self.tokens.bos_id
+        if prepend_bos and isinstance(input, str) and bos is not None and ids[0] != bos:
+            ids = [bos, *ids]
+        return [self.token_to_str(i) for i in ids]
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Size of the tokenizer's vocabulary; None without a tokenizer."""
+        if self.tokenizer is None:
+            return None
+        size = getattr(self.tokenizer, "vocab_size", None)
+        return size if isinstance(size, int) else len(self.tokenizer)
+
+    def get_token_predictions(
+        self,
+        hidden_state: mx.array,
+        top_k: int = 10,
+        return_scores: bool = False,
+        embedding_layer: Any = None,
+        lm_head: Callable[[mx.array], mx.array] | None = None,
+    ) -> list[Any]:
+        """The tokens that the output projection scores highest for a hidden state.
+
+        The final norm is not applied (`logit_lens` does): a cap or a scale of the model's is.
+
+        Args:
+            hidden_state: (D,), or (B, D) for a list per row.
+            top_k: How many.
+            return_scores: Give (token id, logit) pairs.
+            embedding_layer: Use this embedding, transposed, instead of the model's head.
+            lm_head: Use this module instead; it goes before `embedding_layer`.
+        """
+        if hidden_state.ndim not in (1, 2):
+            raise InputError(f"hidden_state has shape (D,) or (B, D); got {hidden_state.shape}.")
+        rows = hidden_state if hidden_state.ndim == 2 else hidden_state[None]
+        if lm_head is not None:
+            logits = lm_head(rows)
+        elif embedding_layer is not None:
+            logits = embedding_layer.as_linear(rows)
+        else:
+            logits = self.finish_from(rows[:, None], skip_norm=True)[:, 0]
+        if not 0 < top_k <= logits.shape[-1]:
+            raise InputError(f"top_k is between 1 and {logits.shape[-1]}; got {top_k}.")
+        order = mx.argsort(-logits, axis=-1)[:, :top_k]
+        scores = mx.take_along_axis(logits, order, axis=-1).astype(mx.float32)
+        ids: Any = order.tolist()
+        found = ids
+        if return_scores:
+            values: Any = scores.tolist()
+            found = [list(zip(i, s, strict=True)) for i, s in zip(ids, values, strict=True)]
+        return found if hidden_state.ndim == 2 else found[0]
+
+    # Parts
+
+    @property
+    def output(self) -> OutputProxy:
+        """The model's output in the open trace; ``.save()`` keeps it."""
+        return OutputProxy(self, "logits", "output")
+
+    @output.setter
+    def output(self, value: Any) -> None:
+        change = value.value if isinstance(value, OutputProxy) else value
+        current_trace(self, "model.output").edit("logits", change)
+
+    def module(self, path: str) -> ModuleProxy:
+        """A module of the model by its path, as a proxy."""
+        site = self.layout.site(path)
+        return ModuleProxy(self, getattr(site, "path", ""))
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every module with its path, the root's being empty."""
+        return iter(self.layout.modules.items())
+
+    def points(self) -> list[PointStatus]:
+        """Which hook points the model has, at each layer, and why the others are absent."""
+        return self.layout.statuses()
+
+    def layer_indices(self, layers: Sequence[int] | None) -> list[int]:
+        """`layers` checked and counted from the front; None is all of them.
+
+        Raises:
+            InputError: if the list is empty.
+            AddressError: if a layer does not exist.
+        """
+        if layers is None:
+            return list(range(self.layout.n_layers))
+        wanted = [self.layout.index(layer) for layer in layers]
+        if not wanted:
+            raise InputError("the list of layers is empty; leave it out for all layers.")
+        return wanted
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "layout" not in self.__dict__:
+            raise AttributeError(name)
+        if name in self.layout.modules:
+            return ModuleProxy(self, name)
+        try:
+            found = registry.get("analysis", name)
+        except PluginError as error:
+            raise AttributeError(
+                f"the model has no module or analysis {name!r}: {error}"
+            ) from error
+        return partial(found, self)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *registry.names("analysis")})
+
+    def __repr__(self) -> str:
+        return (
+            f"<InterpretableModel {self.name}: {self.layout.n_layers} layers, "
+            f"adapter {self.adapter.name}>"
+        )
+
+
+HookedModel = InterpretableModel

@@ -1,0 +1,266 @@
+"""The registries: what is installed, from where, and whether it works.
+
+Entry points of the group ``mlxray`` are loaded when somebody first asks, each on its own: one
+that fails is listed with its reason and stops nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from . import hookspecs
+from .adapter import Adapter, AdapterFinder
+from .errors import MlxrayError, PluginError, nearest
+from .plugins import Analysis, DictionaryFormat, Explainer, Metric, Visualizer
+
+GROUP = "mlxray"
+
+#: kind → (hook, types of its items)
+KINDS: dict[str, tuple[str, tuple[type[Any], ...]]] = {
+    "adapter": ("mlxray_adapters", (Adapter, AdapterFinder)),
+    "analysis": ("mlxray_analyses", (Analysis,)),
+    "metric": ("mlxray_metrics", (Metric,)),
+    "visualizer": ("mlxray_visualizers", (Visualizer,)),
+    "explainer": ("mlxray_explainers", (Explainer,)),
+    "dictionary_format": ("mlxray_dictionary_formats", (DictionaryFormat,)),
+}
+
+
+class PluginWarning(UserWarning):
+    """A plugin did not load, or offers something that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of ``mlxray plugins``.
+
+    Attributes:
+        name: Of the thing, or of the entry point where it did not get so far.
+        kind: ``"analysis"``, …, or ``"-"``.
+        distribution, version: Who brings it.
+        status: ``"ok"``, ``"disabled"``, ``"refused: …"`` or ``"failed: …"``.
+        plugin: Name of the entry point.
+        error: What was raised, if something was.
+    """
+
+    name: str
+    kind: str
+    distribution: str
+    version: str
+    status: str
+    plugin: str
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class _Source:
+    plugin: str
+    distribution: str
+    version: str
+
+
+class Registry:
+    """Everything that plugins provide, by kind and name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._manager = pluggy.PluginManager("mlxray")
+        self._manager.add_hookspecs(hookspecs)
+        self._items: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+        self._owners: dict[tuple[str, str], _Source] = {}
+        self._rows: list[Row] = []
+        self._loaded = False
+
+    def reload(self) -> None:
+        """Forget everything; entry points are read again on the next question."""
+        with self._lock:
+            self._reset()
+
+    def rows(self) -> list[Row]:
+        """What is installed, broken things included."""
+        self._load()
+        return list(self._rows)
+
+    def names(self, kind: str) -> list[str]:
+        """Usable names of a kind, sorted."""
+        self._load()
+        return sorted(self._items[kind])
+
+    def all(self, kind: str) -> list[Any]:
+        """Usable items of a kind, in the order in which they registered."""
+        self._load()
+        return list(self._items[kind].values())
+
+    def get(self, kind: str, name: str) -> Any:
+        """The item of that name.
+
+        Raises:
+            PluginError: if there is none; the cause is chained where a plugin of that name failed.
+        """
+        self._load()
+        found = self._items[kind].get(name)
+        if found is not None:
+            return found
+        for row in self._rows:
+            if name in (row.name, row.plugin) and row.status != "ok":
+                raise PluginError(
+                    f"{kind} {name!r} of {row.distribution} cannot be used: {row.status}."
+                ) from row.error
+        raise PluginError(
+            f"there is no {kind} {name!r}. {nearest(name, self._items[kind])} "
+            "`mlxray plugins` lists what is installed."
+        )
+
+    def register(self, plugin: Any, name: str | None = None) -> list[Row]:
+        """Add a plugin by hand: a module or an object with `hookimpl` functions.
+
+        Raises:
+            PluginError: if it cannot be used; the message says why.
+        """
+        self._load()
+        source = _Source(name or getattr(plugin, "__name__", repr(plugin)), "(session)", "-")
+        with self._lock:
+            before = len(self._rows)
+            self._add(plugin, source)
+            new = self._rows[before:]
+        for row in new:
+            if row.status != "ok":
+                raise PluginError(f"{row.name}: {row.status}") from row.error
+        return new
+
+    def unregister(self, name: str) -> None:
+        """Take a plugin that was added by hand out again."""
+        with self._lock:
+            self._manager.unregister(name=name)
+            for (kind, item), source in list(self._owners.items()):
+                if source.plugin == name:
+                    del self._items[kind][item], self._owners[kind, item]
+            self._rows = [row for row in self._rows if row.plugin != name]
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Call a life-cycle hook; what a plugin raises there becomes a warning."""
+        self._load()
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            try:
+                implementation.function(
+                    **{k: arguments[k] for k in implementation.argnames if k in arguments}
+                )
+            except Exception as error:  # noqa: BLE001  (a tracker must not stop an analysis)
+                self._warn(f"{hook} of {implementation.plugin_name}: {error!r}")
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        with self._lock:
+            if self._loaded:
+                return
+            self._loaded = True
+            found = sorted(entry_points(group=GROUP), key=_own_first)
+            disabled = os.environ.get("MLXRAY_DISABLE_PLUGINS", "")
+            off = {name.strip() for name in disabled.split(",")} - {""}
+            for entry in found:
+                self._load_entry(entry, off)
+
+    def _load_entry(self, entry: EntryPoint, off: set[str]) -> None:
+        source = _source(entry)
+        own = source.distribution == "mlxray"
+        if entry.name in off or source.distribution in off or ("all" in off and not own):
+            self._note(source, entry.name, "-", "disabled")
+            return
+        try:
+            plugin = entry.load()
+        except Exception as error:  # noqa: BLE001  (somebody else's import may raise anything)
+            self._fail(source, error)
+            return
+        self._add(plugin, source)
+
+    def _add(self, plugin: Any, source: _Source) -> None:
+        try:
+            misspelt = self._misspelt(plugin)
+            if misspelt:
+                raise PluginError(misspelt)
+            self._manager.register(plugin, name=source.plugin)
+        except Exception as error:  # noqa: BLE001
+            self._fail(source, error)
+            return
+        for kind, (hook, expected) in KINDS.items():
+            for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+                if implementation.plugin is not plugin:
+                    continue
+                try:
+                    items = list(implementation.function())
+                except Exception as error:  # noqa: BLE001
+                    self._fail(source, error)
+                    continue
+                for item in items:
+                    self._add_item(kind, expected, item, source)
+
+    def _add_item(
+        self, kind: str, expected: tuple[type[Any], ...], item: Any, source: _Source
+    ) -> None:
+        if not isinstance(item, expected):
+            wrong = TypeError(f"{KINDS[kind][0]} returned {type(item).__name__}, no {kind}")
+            self._fail(source, wrong)
+            return
+        owner = self._owners.get((kind, item.name))
+        if owner is not None:
+            status = f"refused: {kind} {item.name!r} is already provided by {owner.distribution}"
+            self._note(source, item.name, kind, status)
+            self._warn(f"{source.plugin} ({source.distribution}) {status}")
+            return
+        self._items[kind][item.name] = item
+        self._owners[kind, item.name] = source
+        self._note(source, item.name, kind, "ok")
+
+    def _misspelt(self, plugin: Any) -> str | None:
+        known = [name for name in vars(hookspecs) if name.startswith("mlxray_")]
+        for name in dir(plugin):
+            if name in known or not name.startswith("mlxray_"):
+                continue
+            if getattr(getattr(plugin, name, None), "mlxray_impl", None):
+                return f"there is no hook {name!r}. {nearest(name, known)}"
+        return None
+
+    def _note(
+        self,
+        source: _Source,
+        name: str,
+        kind: str,
+        status: str,
+        error: BaseException | None = None,
+    ) -> None:
+        row = Row(name, kind, source.distribution, source.version, status, source.plugin, error)
+        self._rows.append(row)
+
+    def _fail(self, source: _Source, error: Exception) -> None:
+        text = str(error) if isinstance(error, (ImportError, MlxrayError)) else repr(error)
+        self._note(source, source.plugin, "-", f"failed: {text}", error)
+        self._warn(f"plugin {source.plugin!r} of {source.distribution} failed: {text}")
+
+    @staticmethod
+    def _warn(text: str) -> None:
+        warnings.warn(text, PluginWarning, stacklevel=2)
+
+
+def _source(entry: EntryPoint) -> _Source:
+    if entry.dist is None:
+        return _Source(entry.name, "(unknown)", "-")
+    return _Source(entry.name, entry.dist.name, entry.dist.version)
+
+
+def _own_first(entry: EntryPoint) -> tuple[bool, str, str]:
+    distribution = _source(entry).distribution
+    return distribution != "mlxray", distribution, entry.name
+
+
+registry = Registry()

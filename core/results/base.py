@@ -1,0 +1,177 @@
+"""What every result can do: summarise itself, become JSON or Markdown, and be drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import mlx.core as mx
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: arrays become lists, NaN and infinities become their names."""
+    if isinstance(value, mx.array):
+        return plain(
+            value.astype(mx.float32).tolist() if value.dtype == mx.bfloat16 else value.tolist()
+        )
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {_key(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset, range)):
+        return [plain(v) for v in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return repr(value)
+
+
+def _key(key: Any) -> str:
+    return ".".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+@dataclass
+class AnalysisResult:
+    """Base of all results; a method's own result is a dataclass that extends it.
+
+    Attributes:
+        result_type: Short tag for programs.
+        metadata: How it was made: analysis, parameters, seconds.
+    """
+
+    result_type: ClassVar[str] = "analysis"
+
+    metadata: dict[str, Any] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The result's own fields."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name != "metadata" and not f.name.startswith("_")
+        }
+
+    def summary(self) -> str:
+        """One line for people."""
+        return f"{self.result_type}: {', '.join(self.data)}"
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The result as JSON text; arrays become lists."""
+        content = {
+            "result_type": self.result_type,
+            "summary": self.summary(),
+            "data": plain(self.data),
+            "metadata": plain(self.metadata),
+        }
+        return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def rows(self) -> tuple[list[str], list[list[Any]]]:
+        """The result as a table, (column names, rows), for terminals and Markdown."""
+        return ["field", "value"], [[k, _short(v)] for k, v in self.data.items()]
+
+    def to_markdown(self) -> str:
+        """A report: title, summary, the table, and how it was made."""
+        columns, rows = self.rows()
+        lines = [f"# {self.result_type.replace('_', ' ').capitalize()}", "", self.summary(), ""]
+        lines.append("| " + " | ".join(map(_cell, columns)) + " |")
+        lines.append("|" + " --- |" * len(columns))
+        lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+        if self.metadata:
+            lines += ["", "## How it was made", ""]
+            lines += [f"- {k}: {_cell(plain(v))}" for k, v in self.metadata.items()]
+        return "\n".join(lines) + "\n"
+
+    def plot(self, *, backend: str | None = None, **options: Any) -> Any:
+        """Draw the result with a registered visualizer.
+
+        Args:
+            backend: ``"matplotlib"``, ``"plotly"``, … or None for the first that draws this type.
+            options: Options of that visualizer; an unknown one raises TypeError.
+
+        Raises:
+            PluginError: if nothing draws this type of result with that backend.
+        """
+        from ..registries import registry
+
+        return find_visualizer(registry.all("visualizer"), self, backend)(self, **options)
+
+    def save(self, path: str | Path, **options: Any) -> Path:
+        """Write the result: ``.json``, ``.md``, ``.html``, or ``.png``, ``.svg``, ``.pdf``.
+
+        Raises:
+            ValueError: for another ending.
+        """
+        from .save import save
+
+        return save(self, Path(path), options)
+
+
+def find_visualizer(candidates: list[Any], result: AnalysisResult, backend: str | None) -> Any:
+    """The visualizer of the nearest type among the result's classes.
+
+    Raises:
+        PluginError: if there is none.
+    """
+    from ..errors import PluginError
+
+    for cls in type(result).__mro__:
+        for candidate in candidates:
+            if candidate.result is cls and backend in (None, candidate.backend):
+                return candidate
+    having = sorted({c.backend for c in candidates if isinstance(result, c.result)})
+    with_backend = f" with backend {backend!r}" if backend else ""
+    raise PluginError(
+        f"nothing draws {type(result).__name__}{with_backend}. "
+        + (f"Backends for it: {', '.join(having)}." if having else "No visualizer is registered.")
+    )
+
+
+def _short(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    if shape is not None and len(shape):
+        return f"array{tuple(shape)}"
+    text = str(plain(value))
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = value if isinstance(value, str) else str(value)
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", "⏎").replace("<", "&lt;")
+
+
+@dataclass
+class TableResult(AnalysisResult):
+    """Named columns of equal length: enough for many plugins.
+
+    Attributes:
+        columns: Column name → values.
+        title: For tables and pictures.
+    """
+
+    result_type: ClassVar[str] = "table"
+
+    columns: dict[str, list[Any]]
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns differ in length: {lengths}")
+
+    def summary(self) -> str:
+        count = len(next(iter(self.columns.values()), []))
+        return f"{self.title or self.result_type}: {count} rows of {', '.join(self.columns)}"
+
+    def rows(self) -> tuple[list[str], list[list[Any]]]:
+        return list(self.columns), [list(r) for r in zip(*self.columns.values(), strict=True)]

@@ -1,0 +1,213 @@
+"""A run: one forward pass of the model's own code, with what to watch, edit and skip in it.
+
+A `Run` is planned (sites add what they need to the handlers of modules), executed once, and
+then read. It holds what was asked for and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .attention import Frame
+from .edits import Call, Edit, EditReport, held
+from .errors import PointAbsent
+from .instrument import Original, active, instrumented
+from .layout import Layout
+from .points import AddressLike
+from .sites import Site
+
+Before = Callable[[Call], None]
+After = Callable[[Call, Any], Any]
+Skip = Callable[[Call], Any]
+
+
+@dataclass
+class Handler:
+    """What a run does at the calls of one module, and what it kept of them."""
+
+    module: nn.Module
+    path: str
+    before: list[Before] = field(default_factory=list)
+    after: list[After] = field(default_factory=list)
+    skip: Skip | None = None
+    keep_input: bool = False
+    keep_output: bool = False
+    keep_points: set[str] = field(default_factory=set)
+    point_edits: dict[str, list[Edit]] = field(default_factory=dict)
+    count: int = 0
+    calls: list[Call] = field(default_factory=list)
+    outputs: list[Any] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+
+
+class Run:
+    """Plan, execute once, read.
+
+    Args:
+        layout: The model and its adapter.
+        watch: Addresses to keep.
+        edits: Edits, applied in this order where several meet at one address.
+        everything: Keep inputs, outputs and attention points of every module.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        watch: Sequence[AddressLike] = (),
+        edits: Sequence[Edit] = (),
+        everything: bool = False,
+    ) -> None:
+        self.layout = layout
+        self.handlers: dict[int, Handler] = {}
+        self.edits = list(edits)
+        self._frames: list[Frame] = []
+        self._attention = False
+        self._everything = everything
+        if everything:
+            self._keep_everything()
+        for edit in self.edits:
+            self.layout.site(edit.address).plan_edit(self, edit)
+        self.sites: dict[str, Site] = {}
+        for address in watch:
+            self.watch(address)
+
+    def watch(self, address: AddressLike) -> Site:
+        """Keep the value at `address` of the run to come."""
+        site = self.layout.site(address)
+        if site.key not in self.sites:
+            site.plan_watch(self)
+            self.sites[site.key] = site
+        return site
+
+    def handler(self, path: str) -> Handler:
+        """The handler of the module at `path` (one for each module object)."""
+        module = self.layout.modules[path]
+        if id(module) not in self.handlers:
+            self.handlers[id(module)] = Handler(module, path)
+        return self.handlers[id(module)]
+
+    def attention_handler(self, path: str) -> Handler:
+        """The same for an attention module whose inside is watched or edited."""
+        self._attention = True
+        return self.handler(path)
+
+    def skip(self, path: str, value: Skip) -> None:
+        """Do not make the calls of the module at `path`; answer ``value(call)`` instead."""
+        self.handler(path).skip = value
+
+    def _keep_everything(self) -> None:
+        for path in self.layout.modules:
+            handler = self.handler(path)
+            handler.keep_input = handler.keep_output = True
+        for path in self.layout.attention_paths():
+            self.attention_handler(path).keep_points |= {"q", "k", "v", "scores", "pattern", "z"}
+
+    def execute(self, tokens: mx.array, *, cache: Any = None) -> Any:
+        """Run the model on (B, S) token ids; nothing is evaluated.
+
+        Args:
+            tokens: (B, S) integer ids.
+            cache: mlx-lm's list of key/value caches, or None.
+
+        Returns:
+            What the model returns: logits (B, S, V).
+        """
+        modules = [h.module for h in self.handlers.values()]
+        with instrumented(modules, attention=self._attention), active(self):
+            if cache is None:
+                return self.layout.root(tokens)
+            return self.layout.root(tokens, cache=cache)
+
+    def read(self, address: AddressLike) -> Any:
+        """The value kept at `address`: after the edits there, as the model went on with it."""
+        return held(self.layout.site(address).read(self))
+
+    def forget(self) -> None:
+        """Let go of everything kept, so that evaluating the results holds nothing else."""
+        self.handlers.clear()
+        self.sites.clear()
+
+    def settle(self, *results: Any) -> list[EditReport]:
+        """Evaluate `results` and the edits' counts together, then check that every edit acted.
+
+        Raises:
+            EditNeverFired, EditChangedNothing: see `Edit.settle`.
+        """
+        mx.eval(*results, *(a for edit in self.edits for a in edit.pending()))
+        for edit in self.edits:
+            edit.settle()
+        return [edit.report() for edit in self.edits]
+
+    def values(self) -> dict[str, Any]:
+        """What was asked for, by canonical address.
+
+        With `everything`, that is each call of each module, numbered where there were several,
+        and each point but `head_out`.
+        """
+        found = {key: site.read(self) for key, site in self.sites.items()}
+        if not self._everything:
+            return found
+        for handler in self.handlers.values():
+            name = self.layout.short(handler.path) or "logits"
+            if len(handler.outputs) == 1:
+                found[name] = handler.outputs[0]
+            else:
+                found |= {f"{name}#{i}": out for i, out in enumerate(handler.outputs)}
+        for status in self.layout.statuses():
+            if not status.available or status.point == "head_out":
+                continue
+            site = self.layout.site(status.address)
+            try:
+                found[site.key] = site.read(self)
+            except PointAbsent:
+                continue
+        return found
+
+    # The seams call these three.
+
+    def on_call(
+        self, module: nn.Module, original: Original, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        handler = self.handlers.get(id(module))
+        if handler is None:
+            return original(module, *args, **kwargs)
+        call = Call(module, handler.path, args, kwargs, handler.count)
+        handler.count += 1
+        for before in handler.before:
+            before(call)
+        if handler.keep_input:
+            kept = held(call.args), {k: held(v) for k, v in call.kwargs.items()}
+            handler.calls.append(replace(call, args=kept[0], kwargs=kept[1]))
+        if handler.skip is not None:
+            output = handler.skip(call)
+        elif handler.keep_points or handler.point_edits:
+            frame = Frame(call, handler.point_edits, handler.keep_points)
+            handler.frames.append(frame)
+            self._frames.append(frame)
+            try:
+                output = original(module, *call.args, **call.kwargs)
+            finally:
+                self._frames.pop()
+        else:
+            output = original(module, *call.args, **call.kwargs)
+        for after in handler.after:
+            output = after(call, output)
+        if handler.keep_output:
+            handler.outputs.append(held(output))
+        return output
+
+    def on_fused_attention(self, original: Original, *args: Any, **kwargs: Any) -> Any:
+        if not self._frames:
+            return original(*args, **kwargs)
+        return self._frames[-1].fused(original, *args, **kwargs)
+
+    def on_softmax(self, original: Original, *args: Any, **kwargs: Any) -> Any:
+        if not self._frames:
+            return original(*args, **kwargs)
+        return self._frames[-1].softmax(original, *args, **kwargs)

@@ -1,0 +1,231 @@
+"""Sites: where in the model's calls a point lives, how it is kept, read and edited there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import mlx.core as mx
+
+from .attention import head_shares, merge_heads, split_heads
+from .edits import Call, Edit
+from .errors import AddressError, PointAbsent
+from .instrument import active
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+class Site(Protocol):
+    """A place that a run can watch and edit.
+
+    Attributes:
+        key: The canonical address, the same for every spelling.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    def plan_watch(self, run: Run) -> None: ...
+
+    def plan_edit(self, run: Run, edit: Edit) -> None: ...
+
+    def read(self, run: Run) -> Any: ...
+
+
+def _first_array(value: Any) -> Any:
+    return value[0] if isinstance(value, (tuple, list)) else value
+
+
+def _with_first_array(value: Any, new: Any) -> Any:
+    if isinstance(value, tuple):
+        return (new, *value[1:])
+    return [new, *value[1:]] if isinstance(value, list) else new
+
+
+def first_argument(call: Call) -> Any:
+    """The tensor that a module is called with, positional or by keyword."""
+    if call.args:
+        return call.args[0]
+    return next(iter(call.kwargs.values()))
+
+
+def _set_first_argument(call: Call, new: Any) -> None:
+    if call.args:
+        call.args = (new, *call.args[1:])
+    else:
+        name = next(iter(call.kwargs))
+        call.kwargs = {**call.kwargs, name: new}
+
+
+def _one(key: str, found: list[Any], call: int | None) -> Any:
+    if not found:
+        raise AddressError(f"{key!r} was not reached in this run: the model made no such call.")
+    if call is not None:
+        if call >= len(found):
+            raise AddressError(f"{key!r}: the module was called {len(found)} time(s) in this run.")
+        return found[call]
+    if len(found) > 1:
+        bare = key.split("#")[0]
+        raise AddressError(
+            f"{key!r} was called {len(found)} times in this run; "
+            f"choose one: {bare + '#0'!r} … {f'{bare}#{len(found) - 1}'!r}."
+        )
+    return found[0]
+
+
+@dataclass(frozen=True)
+class ModuleSite:
+    """The input or the output of a module's call.
+
+    Attributes:
+        edge: ``"input"`` (the first argument) or ``"output"``.
+        call: Which call of the module, or None for the only one.
+        whole: Keep a tuple output as it is; otherwise its first element is meant.
+        heads: Split the last axis into this many heads, 0 for none.
+    """
+
+    key: str
+    path: str
+    edge: str
+    call: int | None = None
+    whole: bool = False
+    heads: int = 0
+
+    def plan_watch(self, run: Run) -> None:
+        handler = run.handler(self.path)
+        if self.edge == "input":
+            handler.keep_input = True
+        else:
+            handler.keep_output = True
+
+    def _view(self, value: Any) -> Any:
+        value = value if self.whole else _first_array(value)
+        return split_heads(value, self.heads) if self.heads else value
+
+    def read(self, run: Run) -> Any:
+        handler = run.handler(self.path)
+        if self.edge == "input":
+            return self._view(first_argument(_one(self.key, handler.calls, self.call)))
+        return self._view(_one(self.key, handler.outputs, self.call))
+
+    def _edited(self, value: Any, call: Call, edit: Edit) -> Any:
+        if self.call is not None and call.index != self.call:
+            return value
+        if self.heads:
+            return merge_heads(edit.apply(split_heads(value, self.heads), call))
+        if self.whole:
+            return edit.apply(value, call)
+        return _with_first_array(value, edit.apply(_first_array(value), call))
+
+    def plan_edit(self, run: Run, edit: Edit) -> None:
+        handler = run.handler(self.path)
+        if self.edge == "output":
+            handler.after.append(lambda call, output: self._edited(output, call, edit))
+            return
+
+        def before(call: Call) -> None:
+            _set_first_argument(call, self._edited(first_argument(call), call, edit))
+
+        handler.before.append(before)
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """A point inside an attention module, seen by its frame."""
+
+    key: str
+    path: str
+    field: str
+
+    def plan_watch(self, run: Run) -> None:
+        run.attention_handler(self.path).keep_points.add(self.field)
+
+    def plan_edit(self, run: Run, edit: Edit) -> None:
+        edits = run.attention_handler(self.path).point_edits
+        edits.setdefault(self.field, []).append(edit)
+
+    def read(self, run: Run) -> Any:
+        frame = _one(self.key, run.handler(self.path).frames, None)
+        if self.field not in frame:
+            raise PointAbsent(
+                self.key,
+                f"{self.path!r} computed no attention that mlxray can see "
+                "(neither the fused kernel nor a softmax over keys was called).",
+            )
+        if frame.calls > 1:
+            raise PointAbsent(
+                self.key, f"{self.path!r} computes attention {frame.calls} times in one call."
+            )
+        return frame.read(self.field)
+
+
+@dataclass(frozen=True)
+class HeadOutSite:
+    """Each head's share of the attention output, by way of the model's output projection."""
+
+    key: str
+    path: str
+    heads: int
+
+    def _shares(self, module: Callable[[mx.array], mx.array], merged: mx.array) -> mx.array:
+        with active(None):
+            return head_shares(module, merged, self.heads)
+
+    def plan_watch(self, run: Run) -> None:
+        run.handler(self.path).keep_input = True
+
+    def read(self, run: Run) -> Any:
+        call = _one(self.key, run.handler(self.path).calls, None)
+        return self._shares(call.module, first_argument(call))
+
+    def plan_edit(self, run: Run, edit: Edit) -> None:
+        def after(call: Call, output: mx.array) -> mx.array:
+            shares = self._shares(call.module, first_argument(call))
+            new = edit.apply(shares, call)
+            return output if new is shares else output + (new - shares).sum(axis=1)
+
+        run.handler(self.path).after.append(after)
+
+
+@dataclass(frozen=True)
+class ResidMidSite:
+    """The residual stream between the sub-layers.
+
+    It is watched where the MLP's norm receives it. No call returns it, so an edit changes what
+    attention adds by just as much: the sum that the model then makes is the edited value, to one
+    rounding of its dtype.
+    """
+
+    key: str
+    block: str
+    norm: str
+    add: str
+
+    def plan_watch(self, run: Run) -> None:
+        run.handler(self.norm).keep_input = True
+
+    def read(self, run: Run) -> Any:
+        return first_argument(_one(self.key, run.handler(self.norm).calls, None))
+
+    def plan_edit(self, run: Run, edit: Edit) -> None:
+        entering: list[mx.array] = []
+
+        def before(call: Call) -> None:
+            entering[:] = [_first_array(first_argument(call))]
+
+        def after(call: Call, output: Any) -> Any:
+            added = _first_array(output)
+            pre = entering[0]
+            mid = pre + added
+            new = edit.apply(mid, call)
+            if new is mid:
+                return output
+            wanted = new.astype(mx.float32) - pre.astype(mx.float32)
+            return _with_first_array(
+                output, mx.where(new == mid, added, wanted.astype(added.dtype))
+            )
+
+        run.handler(self.block).before.append(before)
+        run.handler(self.add).after.append(after)

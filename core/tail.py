@@ -1,0 +1,66 @@
+"""The model's own tail: from a residual stream to logits, with the blocks' calls skipped.
+
+Skipping every block and returning a chosen residual stream from the last one runs the model's
+own norm, head, scale and cap, whatever they are. That is the logit lens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+
+from .edits import Call
+from .errors import InputError
+from .layout import Layout
+from .run import Run
+from .sites import first_argument
+
+Norm = Callable[[mx.array], mx.array]
+
+
+def finish_from(
+    layout: Layout,
+    residual: mx.array,
+    *,
+    final_norm: Norm | None = None,
+    skip_norm: bool = False,
+) -> mx.array:
+    """Logits that the model gives if `residual` is what its last block returns.
+
+    Args:
+        layout: The model.
+        residual: (B, S, D); any number of rows and positions, since no block looks at them.
+        final_norm: Called in place of the final norm.
+        skip_norm: Leave the final norm out.
+
+    Returns:
+        (B, S, V), lazy.
+
+    Raises:
+        InputError: if `residual` has another number of axes.
+        PointAbsent: if the norm is to be replaced and the model has none.
+    """
+    if residual.ndim != 3:
+        raise InputError(
+            f"a residual stream has shape (batch, tokens, width); got {residual.shape}."
+        )
+    run = Run(layout)
+    last = layout.n_layers - 1
+    for layer in range(last):
+        run.skip(layout.block(layer), first_argument)
+    run.skip(layout.block(last), lambda call: residual)
+    if final_norm is not None or skip_norm:
+        layout.site("final_norm")
+
+        def replaced(call: Call) -> Any:
+            value = first_argument(call)
+            return value if final_norm is None else final_norm(value)
+
+        run.skip(layout.adapter.final_norm, replaced)
+    return _logits(run.execute(mx.zeros(residual.shape[:2], dtype=mx.int32)))
+
+
+def _logits(output: Any) -> mx.array:
+    return output[0] if isinstance(output, (tuple, list)) else output

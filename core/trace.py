@@ -1,0 +1,266 @@
+"""A trace: one run, written as a block. Reads in the block see the edits written above them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from .edits import Edit, EditReport, arrays_of
+from .errors import TraceError
+from .interventions import replace_with
+from .points import AddressLike
+from .run import Run
+
+if TYPE_CHECKING:
+    from .model import InterpretableModel
+
+_open: ContextVar[tuple[Trace, ...]] = ContextVar("mlxray_open_traces", default=())
+
+
+def current_trace(model: InterpretableModel, what: str) -> Trace:
+    """The innermost open trace of `model` in this thread.
+
+    Raises:
+        TraceError: if there is none.
+    """
+    for trace in reversed(_open.get()):
+        if trace.model is model:
+            return trace
+    raise TraceError(
+        f"{what} exists only during a run. Write:\n"
+        "    with model.trace(prompt):\n"
+        f"        value = {what}.save()"
+    )
+
+
+class Trace:
+    """One run of a model, opened by ``with model.trace(…)``.
+
+    The forward pass is built when something is first read, and computed at the end of the block:
+    the output and what was saved. Other activations are not held; `activations` answers for them
+    afterwards by running again, and checks that the second run gives the very same output.
+
+    Attributes:
+        model: The model that runs.
+        batch: The tokens, right-padded, with the length of each prompt.
+        saved_values: What ``.save()`` was called on, by name (``"layers.3.output"``).
+    """
+
+    def __init__(
+        self,
+        model: InterpretableModel,
+        inputs: Any,
+        edits: Sequence[Edit],
+        *,
+        allow_unchanged: bool,
+    ) -> None:
+        self.model = model
+        self.batch = model.tokens.batch(inputs)
+        self.saved_values: dict[str, Any] = {}
+        self._edits: list[tuple[str, Callable[..., Any]]] = [(e.address, e.fn) for e in edits]
+        self._allow_unchanged = allow_unchanged
+        self._run: Run | None = None
+        self._logits: Any = None
+        self._output: Any = None
+        self._reports: list[EditReport] | None = None
+        self._random: int | None = None
+        self._token: Token[tuple[Trace, ...]] | None = None
+        self._replayed: dict[str, Any] = {}
+
+    def __enter__(self) -> Trace:
+        if self._token is not None or self._reports is not None:
+            raise TraceError("this trace was entered before; start a new one.")
+        for address, _ in self._edits:
+            self.model.layout.site(address)
+        self._token = _open.set((*_open.get(), self))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._token is not None
+        _open.reset(self._token)
+        if kind is not None:
+            self._run = self._logits = None
+            return
+        run = self._forward()
+        output = self._logits
+        run.forget()
+        self._run = self._logits = None
+        self._reports = run.settle(output, *arrays_of(list(self.saved_values.values())))
+        self._output = output
+
+    # In the block
+
+    def read(self, address: AddressLike) -> Any:
+        """The activation at `address`; lazy, so looking at its shape costs nothing.
+
+        Raises:
+            AddressError: if nothing matches.
+            TraceError: after the block (use `activations`) or before it.
+        """
+        self.model.layout.site(address)
+        return self._forward().read(address)
+
+    def save(self, address: AddressLike, name: str | None = None) -> Any:
+        """Read the activation and keep it past the block, under `name`."""
+        value = self.read(address)
+        self.saved_values[name or self.model.layout.site(address).key] = value
+        return value
+
+    def edit(self, address: AddressLike, change: Any) -> None:
+        """Edit the run from here on: reads below this line see it.
+
+        Args:
+            address: A point or a module path, ``.input`` included.
+            change: A function of the activation, or the value to put there.
+        """
+        key = self.model.layout.site(address).key
+        if self._token is None or self._reports is not None:
+            raise TraceError("edits are made inside the block of a trace.")
+        self._edits.append((key, change if callable(change) else replace_with(change)))
+        self._run = self._logits = None
+
+    def _forward(self) -> Run:
+        if self._token is None:
+            raise TraceError("open the trace first: `with model.trace(prompt) as trace:`.")
+        if self._reports is not None:
+            raise TraceError(
+                "the trace is over. Save inside the block, or read trace.activations[…] after it."
+            )
+        if self._run is None:
+            self._run, self._logits = self._start(everything=True)
+        return self._run
+
+    def _start(self, *, everything: bool, watch: Sequence[AddressLike] = ()) -> tuple[Run, Any]:
+        edits = [Edit(a, f, allow_unchanged=self._allow_unchanged) for a, f in self._edits]
+        run = Run(self.model.layout, edits=edits, everything=everything, watch=watch)
+        if edits and self._random is None:
+            self._random = random_state()
+            return run, run.execute(self.batch.ids)
+        with random_from(self._random):
+            return run, run.execute(self.batch.ids)
+
+    # After the block
+
+    @property
+    def output(self) -> Any:
+        """What the model returned: logits (B, S, V). In the block, lazy."""
+        if self._reports is None:
+            self._forward()
+            return self._logits
+        return self._output
+
+    @property
+    def reports(self) -> list[EditReport]:
+        """What each edit did, in order; after the block."""
+        if self._reports is None:
+            raise TraceError("reports are there after the block.")
+        return self._reports
+
+    def get(self, name: str) -> Any:
+        """A saved value by its name, or None."""
+        return self.saved_values.get(name)
+
+    def get_activation(self, name: AddressLike) -> Any:
+        """An activation by module path or point; see `activations`."""
+        return self.activations[name]
+
+    @property
+    def activations(self) -> Activations:
+        """Every activation by address, in the block and after it."""
+        return Activations(self)
+
+    def replay(self, addresses: Sequence[AddressLike]) -> dict[str, Any]:
+        """Run again to fetch activations that were not saved, all in one pass.
+
+        Raises:
+            TraceError: if the second run's output differs from the first: the parameters changed
+                since, or an edit depends on something else than its input.
+        """
+        keys = [self.model.layout.site(a).key for a in addresses]
+        missing = [k for k in dict.fromkeys(keys) if k not in self._replayed]
+        if missing:
+            run, output = self._start(everything=False, watch=missing)
+            values = {key: run.read(key) for key in missing}
+            same = mx.array_equal(output, self._output, equal_nan=True)
+            mx.eval(same, *arrays_of(list(values.values())))
+            if not same.item():
+                raise TraceError(
+                    "running again gave another output than this trace recorded: parameters "
+                    "changed since, or an edit is not a function of its input. "
+                    "Save what you need inside the block."
+                )
+            self._replayed.update(values)
+        return {k: self._replayed[k] for k in keys}
+
+
+class Activations(Mapping[str, Any]):
+    """The activations of a trace by address: every module path, and every point.
+
+    Iterating lists module paths; each spelling of an address finds its value.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+
+    @property
+    def layout(self) -> Any:
+        """The layout of the traced model."""
+        return self.trace.model.layout
+
+    def __getitem__(self, address: AddressLike) -> Any:
+        if self.trace._reports is None:
+            return self.trace.read(address)
+        key = self.layout.site(address).key
+        if key in self.trace.saved_values:
+            return self.trace.saved_values[key]
+        return self.trace.replay([address])[key]
+
+    def fetch(self, addresses: Sequence[AddressLike]) -> list[Any]:
+        """Several activations at the cost of one run."""
+        if self.trace._reports is None:
+            return [self.trace.read(a) for a in addresses]
+        found = self.trace.replay(addresses)
+        return [found[self.layout.site(a).key] for a in addresses]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([path for path in self.layout.modules if path])
+
+    def __len__(self) -> int:
+        return len(self.layout.modules) - 1
+
+    def __contains__(self, address: object) -> bool:
+        try:
+            self.layout.site(address)
+        except (LookupError, TypeError):
+            return False
+        return True
+
+
+@contextmanager
+def random_from(state: int | None) -> Iterator[None]:
+    """Draw MLX's random numbers from `state` in the block, and go on as before after it."""
+    if state is None:
+        yield
+        return
+    now = random_state()
+    mx.random.seed(state)
+    try:
+        yield
+    finally:
+        mx.random.seed(now)
+
+
+def random_state() -> int:
+    """MLX's random state as the seed that leads to it."""
+    high, low = (int(word) for word in mx.random.state[0].tolist())
+    return high << 32 | low

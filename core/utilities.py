@@ -1,0 +1,92 @@
+"""Collecting activations of many prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from .cache import ActivationCache
+from .errors import InputError
+from .model import InterpretableModel
+from .points import AddressLike
+
+
+def get_activations(
+    model: InterpretableModel,
+    prompts: Any,
+    layers: Sequence[int] | None = None,
+    positions: int | Sequence[int] = -1,
+    *,
+    point: str = "resid_post",
+) -> dict[str, mx.array]:
+    """Activations of chosen layers at chosen tokens.
+
+    Args:
+        model: The model.
+        prompts: One prompt or several, of any lengths; see `InterpretableModel.trace`.
+        layers: Layer indices; None for all.
+        positions: Token position(s) in each prompt's own tokens; -1 is its last one.
+        point: Which point to read.
+
+    Returns:
+        ``"layer_i"`` → (B, D), or (B, P, D) where a list of P positions was given.
+
+    Raises:
+        InputError: if a prompt has no such position.
+    """
+    batch = model.tokens.batch(prompts)
+    one = isinstance(positions, int)
+    wanted = [positions] if isinstance(positions, int) else list(positions)
+    if not wanted:
+        raise InputError("the list of positions is empty.")
+    index = mx.array([[batch.index(r, p) for p in wanted] for r in range(len(batch.lengths))])
+    rows = mx.arange(len(batch.lengths))[:, None]
+    found = {}
+    for layer, value in model.watch(batch, point, layers).items():
+        picked = value[rows, index]
+        found[f"layer_{layer}"] = picked[:, 0] if one else picked
+    mx.eval(found)
+    return found
+
+
+def batch_get_activations(
+    model: InterpretableModel,
+    prompts: Sequence[Any],
+    layers: Sequence[int] | None = None,
+    positions: int | Sequence[int] = -1,
+    batch_size: int = 8,
+    *,
+    point: str = "resid_post",
+    progress: bool = False,
+) -> dict[str, mx.array]:
+    """`get_activations` of many prompts, `batch_size` at a time, in bounded memory.
+
+    Returns:
+        ``"layer_i"`` → (N, D) or (N, P, D), in the order of the prompts.
+
+    Raises:
+        InputError: if there are no prompts, or `batch_size` is not positive.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is at least 1; got {batch_size}.")
+    if not len(prompts):
+        raise InputError("there are no prompts.")
+    from tqdm import tqdm
+
+    parts: list[dict[str, mx.array]] = []
+    starts = range(0, len(prompts), batch_size)
+    for start in tqdm(starts, desc="activations", unit="batch", disable=not progress):
+        chunk = list(prompts[start : start + batch_size])
+        parts.append(get_activations(model, chunk, layers, positions, point=point))
+    joined = {key: mx.concatenate([p[key] for p in parts]) for key in parts[0]}
+    mx.eval(joined)
+    return joined
+
+
+def collect_activations(
+    model: InterpretableModel, inputs: Any, layers: Sequence[AddressLike] | None = None
+) -> ActivationCache:
+    """Run once and keep activations by address; None keeps everything."""
+    return model.run_with_cache(inputs, layers)[1]
