@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import mlxray
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -47,6 +49,10 @@ def test_every_package_has_an_init_file():
         if found.get(package, Path()).name != "__init__.py"
     ]
     assert missing == []
+
+
+def test_version():
+    assert mlxray.__version__ == PYPROJECT["project"]["version"]
 
 
 def test_mypy_sees_every_room():
