@@ -8,16 +8,18 @@ is edited.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
 from .edits import Call, Edit
 
-Original = Callable[..., Any]
+Original = Callable[..., mx.array]
 
 
-def explicit_scores(q: mx.array, k: mx.array, scale: float, mask: Any) -> mx.array:
+def explicit_scores(
+    q: mx.array, k: mx.array, scale: float, mask: mx.array | str | None
+) -> mx.array:
     """Scaled, masked attention scores in float32, as the fused kernel defines them.
 
     Args:
@@ -38,7 +40,8 @@ def explicit_scores(q: mx.array, k: mx.array, scale: float, mask: Any) -> mx.arr
         return scores
     if isinstance(mask, str):
         rows = mx.arange(keys - queries, keys)
-        mask = rows[:, None] >= mx.arange(keys)[None]
+        allowed: Any = rows[:, None] >= mx.arange(keys)[None]
+        mask = cast(mx.array, allowed)
     if mask.dtype == mx.bool_:
         return mx.where(mask, scores, -mx.inf)
     return scores + mask.astype(mx.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import mlx.nn as nn
 
@@ -25,7 +26,7 @@ def model_types(root: nn.Module) -> list[str]:
 def choose_adapter(
     root: nn.Module,
     *,
-    adapter: Adapter | str | None = None,
+    adapter: Adapter | AdapterFinder | str | None = None,
     layers: str | None = None,
     embed: str | None = None,
     final_norm: str | None = None,
@@ -43,18 +44,18 @@ def choose_adapter(
         AdapterError: if nothing fits, or a path matches no module.
         PluginError: if `adapter` names none.
     """
-    if isinstance(adapter, str):
-        adapter = registry.get("adapter", adapter)
-    if isinstance(adapter, AdapterFinder):
-        adapter = adapter.find(root, layers)
-    if adapter is None:
-        adapter = _by_type(root) if layers is None else None
-    if adapter is None:
-        adapter = _by_looking(root, layers)
+    named = registry.get("adapter", adapter) if isinstance(adapter, str) else adapter
+    if isinstance(named, AdapterFinder):
+        named = named.find(root, layers)
+    if named is None and layers is None:
+        named = _by_type(root)
+    found: Adapter = named or _by_looking(root, layers)
     paths = [path for path, _ in root.named_modules() if path]
     given = {"embed": embed, "final_norm": final_norm, "head": head}
-    changes = {role: _full(path, paths, role) for role, path in given.items() if path}
-    return replace(adapter, **changes) if changes else adapter
+    changes: dict[str, Any] = {
+        role: _full(path, paths, role) for role, path in given.items() if path
+    }
+    return replace(found, **changes) if changes else found
 
 
 def _by_type(root: nn.Module) -> Adapter | None:

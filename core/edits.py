@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
+from .arrays import held, number
 from .errors import EditChangedNothing, EditError, EditNeverFired
 from .instrument import active
 
@@ -160,11 +160,11 @@ class Edit:
                 raise EditError(f"{where} {new.dtype}; the activation is {value.dtype}.")
             new = new.astype(value.dtype)
         if not self.allow_unchanged and value.size:
-            differs = new != value
+            differs: Any = new != value
             self._counts.append(mx.sum(differs))
             size = mx.abs(new.astype(mx.float32) - value.astype(mx.float32))
             self._sizes.append(mx.max(mx.where(differs, size, 0)))
-        return new
+        return cast(mx.array, new)
 
     def pending(self) -> list[mx.array]:
         """Arrays that tell how much changed, to be evaluated together with the run's results."""
@@ -172,8 +172,8 @@ class Edit:
 
     def report(self) -> EditReport:
         """What happened; evaluates the counts."""
-        changed = int(sum(int(c.item()) for c in self._counts))
-        largest = max((float(s.item()) for s in self._sizes), default=0.0)
+        changed = int(sum(number(c) for c in self._counts))
+        largest = max(map(number, self._sizes), default=0.0)
         return EditReport(self.address, self.fired, changed, largest)
 
     def settle(self) -> None:
@@ -193,21 +193,3 @@ class Edit:
                 f"the edit at {self.address!r} fired {self.fired} time(s) and changed no number. "
                 "If that is expected, pass allow_unchanged=True."
             )
-
-
-def held(tree: Any) -> Any:
-    """The same arrays in new handles, without a copy.
-
-    ``x += y`` changes an array's handle in place, and models do that to what a module returned:
-    a handle of one's own keeps the value that it had.
-    """
-    if isinstance(tree, mx.array):
-        return tree.astype(tree.dtype)
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(held(part) for part in tree) if type(tree) in (tuple, list) else tree
-    return tree
-
-
-def arrays_of(tree: Any) -> list[mx.array]:
-    """Every array in nested lists, tuples and dictionaries."""
-    return [leaf for _, leaf in tree_flatten(tree) if isinstance(leaf, mx.array)]

@@ -11,9 +11,10 @@ import mlx.nn as nn
 
 from . import gradients as _gradients
 from .adapter import Adapter
+from .arrays import arrays_of, nested
 from .cache import ActivationCache
 from .choose import choose_adapter
-from .edits import Edit, arrays_of
+from .edits import Edit
 from .errors import InputError, PluginError
 from .layout import Layout, PointStatus
 from .loading import evaluate_parameters, load
@@ -289,10 +290,10 @@ class InterpretableModel:
             raise InputError(f"top_k is between 1 and {logits.shape[-1]}; got {top_k}.")
         order = mx.argsort(-logits, axis=-1)[:, :top_k]
         scores = mx.take_along_axis(logits, order, axis=-1).astype(mx.float32)
-        ids: Any = order.tolist()
+        ids: list[Any] = nested(order)
         found = ids
         if return_scores:
-            values: Any = scores.tolist()
+            values = nested(scores)
             found = [list(zip(i, s, strict=True)) for i, s in zip(ids, values, strict=True)]
         return found if hidden_state.ndim == 2 else found[0]
 

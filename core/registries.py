@@ -128,7 +128,8 @@ class Registry:
             PluginError: if it cannot be used; the message says why.
         """
         self._load()
-        source = _Source(name or getattr(plugin, "__name__", repr(plugin)), "(session)", "-")
+        label = name or str(getattr(plugin, "__name__", repr(plugin)))
+        source = _Source(label, "(session)", "-")
         with self._lock:
             before = len(self._rows)
             self._add(plugin, source)
@@ -255,7 +256,8 @@ class Registry:
 def _source(entry: EntryPoint) -> _Source:
     if entry.dist is None:
         return _Source(entry.name, "(unknown)", "-")
-    return _Source(entry.name, entry.dist.name, entry.dist.version)
+    version: Any = entry.dist.version
+    return _Source(entry.name, entry.dist.name, str(version))
 
 
 def _own_first(entry: EntryPoint) -> tuple[bool, str, str]:

@@ -13,8 +13,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from .arrays import held
 from .attention import Frame
-from .edits import Call, Edit, EditReport, held
+from .edits import Call, Edit, EditReport
 from .errors import PointAbsent
 from .instrument import Original, active, instrumented
 from .layout import Layout

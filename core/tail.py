@@ -63,4 +63,5 @@ def finish_from(
 
 
 def _logits(output: Any) -> mx.array:
-    return output[0] if isinstance(output, (tuple, list)) else output
+    logits: mx.array = output[0] if isinstance(output, (tuple, list)) else output
+    return logits

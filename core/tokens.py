@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from .arrays import nested
 from .errors import InputError, TokenizerMissing
 
 
@@ -94,7 +95,7 @@ class Tokens:
 
     def decode(self, tokens: Sequence[int] | mx.array) -> str:
         """Text of token ids, special tokens included."""
-        ids = tokens.tolist() if isinstance(tokens, mx.array) else list(tokens)
+        ids = nested(tokens) if isinstance(tokens, mx.array) else list(tokens)
         flat = ids[0] if ids and isinstance(ids[0], list) and len(ids) == 1 else ids
         return str(self._need().decode(flat))
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from .edits import Edit, EditReport, arrays_of
+from .arrays import arrays_of, nested
+from .edits import Edit, EditReport
 from .errors import TraceError
 from .interventions import replace_with
 from .points import AddressLike
@@ -262,5 +263,6 @@ def random_from(state: int | None) -> Iterator[None]:
 
 def random_state() -> int:
     """MLX's random state as the seed that leads to it."""
-    high, low = (int(word) for word in mx.random.state[0].tolist())
+    state: Any = mx.random.state
+    high, low = (int(word) for word in nested(state[0]))
     return high << 32 | low

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
+from ..arrays import nested
 from .base import AnalysisResult
 
 
@@ -41,8 +42,8 @@ class AttentionResult(AnalysisResult, Mapping[int, mx.array]):
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         table = []
         for layer, pattern in self.patterns.items():
-            keys = mx.argmax(pattern, axis=-1).tolist()
-            weights = mx.max(pattern, axis=-1).tolist()
+            keys = nested(mx.argmax(pattern, axis=-1))
+            weights = nested(mx.max(pattern, axis=-1))
             for head, (key, weight) in enumerate(zip(keys, weights, strict=True)):
                 table.append([layer, head, self.tokens[-1], self.tokens[key[-1]], weight[-1]])
         return ["layer", "head", "last token", "looks most at", "weight"], table

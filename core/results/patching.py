@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
+from ..arrays import number
 from .base import AnalysisResult
 
 
@@ -37,7 +38,7 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
         return self.effect_matrix[self.layers.index(layer)]
 
     def __getitem__(self, layer: int) -> float:
-        return 100.0 * float(mx.max(self._row(layer)).item())
+        return 100.0 * number(mx.max(self._row(layer)))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.layers)
