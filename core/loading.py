@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import struct
 from pathlib import Path
@@ -14,6 +15,17 @@ from .errors import LoadError
 
 #: A safetensors header longer than this is refused, as the format's own library does.
 MAX_HEADER = 100_000_000
+
+#: What a checkpoint on the hub needs to be loaded; its Python code only where that is trusted.
+PATTERNS = (
+    "*.json",
+    "model*.safetensors",
+    "tokenizer.model",
+    "*.tiktoken",
+    "*.txt",
+    "*.jsonl",
+    "*.jinja",
+)
 
 
 def load(source: str, *, trust_remote_code: bool = False) -> tuple[nn.Module, Any]:
@@ -29,12 +41,15 @@ def load(source: str, *, trust_remote_code: bool = False) -> tuple[nn.Module, An
     Raises:
         LoadError: if it cannot be found, reached or read.
     """
-    folder = _folder(source)
-    _check_folder(folder)
+    folder = _folder(source, trust_remote_code)
+    _check_folder(folder, trust_remote_code)
     from mlx_lm.utils import load_model, load_tokenizer
 
+    # Older versions of mlx-lm run a checkpoint's code without asking; `_check_folder` asked.
+    known = inspect.signature(load_model).parameters
+    trust = {"trust_remote_code": trust_remote_code} if "trust_remote_code" in known else {}
     try:
-        model, config = load_model(folder, trust_remote_code=trust_remote_code)
+        model, config = load_model(folder, **trust)
     except MemoryError:
         raise
     except Exception as error:
@@ -55,7 +70,7 @@ def load(source: str, *, trust_remote_code: bool = False) -> tuple[nn.Module, An
     return model, tokenizer
 
 
-def _folder(source: str) -> Path:
+def _folder(source: str, trust_remote_code: bool) -> Path:
     if source == "pocket":
         from .pocket import PATH
 
@@ -70,10 +85,10 @@ def _folder(source: str) -> Path:
             "*.safetensors, or a hub id such as 'owner/name'."
         )
     from huggingface_hub import snapshot_download
-    from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
+    wanted = [*PATTERNS, "*.py"] if trust_remote_code else list(PATTERNS)
     try:
-        return Path(snapshot_download(source, allow_patterns=DEFAULT_ALLOW_PATTERNS))
+        return Path(snapshot_download(source, allow_patterns=wanted))
     except Exception as error:
         raise LoadError(
             f"cannot fetch {source!r} from the hub: {_line(error)} "
@@ -81,7 +96,7 @@ def _folder(source: str) -> Path:
         ) from error
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, trust_remote_code: bool) -> None:
     if not folder.is_dir():
         raise LoadError(f"{str(folder)!r} is not a folder.")
     config = folder / "config.json"
@@ -93,6 +108,11 @@ def _check_folder(folder: Path) -> None:
         raise LoadError(f"{str(config)!r} cannot be read: {_line(error)}") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("model_type"), str):
         raise LoadError(f"{str(config)!r} does not name a model_type.")
+    if facts.get("model_file") is not None and not trust_remote_code:
+        raise LoadError(
+            f"{str(folder)!r} wants to run Python code of its own ({facts['model_file']!r}). "
+            "If you trust it, pass trust_remote_code=True."
+        )
     shards = sorted(folder.glob("model*.safetensors"))
     if not shards:
         raise LoadError(f"{str(folder)!r} has no model*.safetensors.")
