@@ -1,0 +1,211 @@
+"""Measure the pocket model: ``python -m mlxray.pocket.evaluate [--json]``.
+
+Every task is asked with combinations that training never shows. An answer counts as right when
+each of its tokens is the model's first choice; a year counts when at least nine tenths of the
+probability are on later years.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx_lm
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from . import PATH
+from .heads import HeadReport, find_heads
+from .tasks import TASKS, Example, binding, induction, prose
+
+QUOTED: tuple[tuple[str, str], ...] = (
+    ("The capital of France is", " Paris"),
+    ("The Eiffel Tower is in", " Paris"),
+    ("The Colosseum is in", " Rome"),
+)
+YEAR_MASS = 0.9
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a task went: ``right`` of ``n``, with the 95 % Wilson interval of the accuracy.
+
+    ``probability`` is the mean probability of the right answer (for years: of all later years).
+    """
+
+    n: int
+    right: int
+    accuracy: float
+    low: float
+    high: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the model card tells: held-out scores, details, quoted prompts, prose and heads."""
+
+    tasks: dict[str, Score]
+    details: dict[str, Score]
+    quoted: dict[str, str]
+    prose_loss: float
+    heads: HeadReport
+    training: dict[str, object] = field(default_factory=dict)
+
+
+def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson interval of a proportion.
+
+    >>> wilson(95, 100)
+    (0.8882, 0.9785)
+    """
+    share, scale = right / n, 1 + z * z / n
+    middle = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return round((middle - half) / scale, 4), round((middle + half) / scale, 4)
+
+
+def answer_probabilities(
+    model: nn.Module, tokenizer: Tokenizer, examples: Sequence[Example], batch: int = 64
+) -> list[tuple[bool, float]]:
+    """For each example: are all answer tokens first choices, and the probability of the answer.
+
+    Where an example has ``accepted`` answers, the probability is theirs together, and the first
+    value says whether it reaches `YEAR_MASS`.
+    """
+    rows = []
+    for index, example in enumerate(examples):
+        prompt = tokenizer.encode(example.prompt).ids
+        answer = tokenizer.encode(example.answer, add_special_tokens=False).ids
+        rows.append((index, prompt, answer))
+    rows.sort(key=lambda row: len(row[1]) + len(row[2]))
+    results: list[tuple[bool, float]] = [(False, 0.0)] * len(examples)
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        longest = max(len(prompt) + len(answer) for _, prompt, answer in part)
+        ids = np.zeros((len(part), longest), np.int32)
+        for row, (_, prompt, answer) in enumerate(part):
+            ids[row, : len(prompt) + len(answer)] = prompt + answer
+        logits = model(mx.array(ids)).astype(mx.float32)
+        logs = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+        for row, (index, prompt, answer) in enumerate(part):
+            places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
+            results[index] = _judge(examples[index], tokenizer, logs[row, places], answer)
+    return results
+
+
+def _judge(
+    example: Example, tokenizer: Tokenizer, logs: npt.NDArray[np.float32], answer: list[int]
+) -> tuple[bool, float]:
+    """Judge log-probabilities (answer tokens, vocabulary)."""
+    if example.accepted:
+        accepted = [tokenizer.token_to_id(text) for text in example.accepted]
+        mass = float(np.exp(logs[0, accepted]).sum())
+        return mass >= YEAR_MASS, mass
+    right = bool((logs.argmax(-1) == np.array(answer)).all())
+    return right, float(np.exp(logs[range(len(answer)), answer].sum()))
+
+
+def score(model: nn.Module, tokenizer: Tokenizer, examples: Sequence[Example]) -> Score:
+    """The score over some examples."""
+    results = answer_probabilities(model, tokenizer, examples)
+    right, n = sum(ok for ok, _ in results), len(results)
+    low, high = wilson(right, n)
+    return Score(n, right, round(right / n, 4), low, high,
+                 round(sum(p for _, p in results) / n, 4))  # fmt: skip
+
+
+def detail_sets(n: int, seed: int) -> dict[str, list[Example]]:
+    """Held-out examples by the number of bound entities, the side asked for, and block length."""
+    sets: dict[str, list[Example]] = {}
+    for count in binding.COUNTS:
+        rng = Random(f"count/{count}/{seed}")
+        sets[f"binding, {count} entities"] = [
+            binding.draw(rng, "held_out", count=count) for _ in range(n)
+        ]
+    for side, name in ((True, "who has it"), (False, "what they have")):
+        rng = Random(f"side/{side}/{seed}")
+        sets[f"binding, asked {name}"] = [
+            binding.draw(rng, "held_out", ask_entity=side) for _ in range(n)
+        ]
+    rng = Random(f"lengths/{seed}")
+    drawn = [induction.draw(rng, "held_out") for _ in range(6 * n)]
+    for length in induction.HELD_OUT_LENGTHS:
+        chosen = [e for e in drawn if length < len(e.prompt.split()) < 2 * length]
+        sets[f"induction, blocks of {length}"] = [
+            e for e in chosen if e.prompt.split()[0] == e.prompt.split()[length]
+        ][:n]
+    return sets
+
+
+def prose_loss(model: nn.Module, tokenizer: Tokenizer, stories: int = 64, seed: int = 0) -> float:
+    """Mean next-token loss on fresh stories, in nats."""
+    rng = Random(f"stories/{seed}")
+    total, count = 0.0, 0
+    for _ in range(stories):
+        ids = mx.array([tokenizer.encode(prose.story(rng)).ids])
+        losses = nn.losses.cross_entropy(model(ids[:, :-1]), ids[:, 1:])
+        total += float(losses.sum())
+        count += losses.size
+    return round(total / count, 4)
+
+
+def evaluate(model: nn.Module, tokenizer: Tokenizer, n: int = 1000, seed: int = 0) -> Report:
+    """Score every task on up to ``n`` held-out examples, and look for the heads that do the work."""
+    tasks = {name: score(model, tokenizer, task.examples(n, seed)) for name, task in TASKS.items()}
+    details = {
+        name: score(model, tokenizer, examples)
+        for name, examples in detail_sets(max(1, n // 4), seed).items()
+    }
+    quoted = {}
+    for prompt, _ in QUOTED:
+        logits = model(mx.array([tokenizer.encode(prompt).ids]))[0, -1]
+        quoted[prompt] = tokenizer.decode([int(mx.argmax(logits))])
+    return Report(
+        tasks,
+        details,
+        quoted,
+        prose_loss(model, tokenizer, seed=seed),
+        find_heads(model, tokenizer),
+    )
+
+
+def load(folder: Path = PATH) -> tuple[nn.Module, Tokenizer]:
+    """The model and its bare tokenizer."""
+    model = mlx_lm.load(str(folder))[0]
+    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m mlxray.pocket.evaluate", description=__doc__)
+    parser.add_argument("--model", type=Path, default=PATH, help="model folder")
+    parser.add_argument("--examples", type=int, default=1000, help="held-out examples per task")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print all measurements as JSON")
+    given = parser.parse_args(arguments)
+    report = evaluate(*load(given.model), n=given.examples, seed=given.seed)
+    if given.json:
+        sys.stdout.write(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
+        return
+    for name, result in (report.tasks | report.details).items():
+        sys.stdout.write(
+            f"{name:32} {result.accuracy:7.1%}  [{result.low:.1%}, {result.high:.1%}]  "
+            f"p = {result.probability:.3f}  n = {result.n}\n"
+        )
+    for prompt, answer in report.quoted.items():
+        sys.stdout.write(f"{prompt} →{answer}\n")
+    sys.stdout.write(f"stories: {report.prose_loss:.3f} nats per token\n{report.heads.text()}\n")
+
+
+if __name__ == "__main__":
+    main()

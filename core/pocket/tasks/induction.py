@@ -1,0 +1,45 @@
+"""Repeated random sequences (Olsson et al. 2022): the second copy can be read off the first."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ..words import spaced_words
+from .example import Example, Split, Task, is_held_out
+
+HELD_OUT_LENGTHS: tuple[int, ...] = (13, 21, 34)
+"""Lengths of the repeated block that training never shows."""
+MAX_LENGTH = 44
+
+
+def word_pool(split: Split) -> list[str]:
+    """The words of a split: one word in ten is never part of a random sequence in training."""
+    return [w for w in spaced_words() if is_held_out("induction", w) == (split == "held_out")]
+
+
+_POOLS: dict[Split, list[str]] = {"train": word_pool("train"), "held_out": word_pool("held_out")}
+
+
+def draw(rng: Random, split: Split) -> Example:
+    """Random words twice, cut at a random place of the second copy.
+
+    Held-out examples have held-out words and held-out lengths.
+    """
+    pool = _POOLS[split]
+    if split == "held_out":
+        length = rng.choice(HELD_OUT_LENGTHS)
+    else:
+        length = rng.choice([n for n in range(4, MAX_LENGTH) if n not in HELD_OUT_LENGTHS])
+    words = rng.sample(pool, length) if length <= len(pool) else rng.choices(pool, k=length)
+    cut = rng.randrange(2, length)
+    prompt = "".join(f" {word}" for word in words + words[:cut])
+    return Example("induction", prompt, f" {words[cut]}", f" {words[cut - 2]}", tail="")
+
+
+TASK = Task(
+    "induction",
+    "B C D E … B C D → E, on random words",
+    "the words of the sequence, and its length",
+    0.16,
+    draw,
+)
