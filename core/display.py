@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 
-SPACE = "·"
+SPACE = "␣"
 EMPTY = "∅"
 ELLIPSIS = "…"
 
@@ -33,10 +33,10 @@ def show_token(text: str, width: int | None = None) -> str:
         width: Most terminal cells that it may take (wide characters take two); None for no limit.
 
     Returns:
-        One line; a token that holds a mark itself (``·``, ``⏎``, …) shows its code instead.
+        One line; a token that holds a mark itself (``␣``, ``⏎``, …) shows its code instead.
 
     >>> show_token(" the")
-    '·the'
+    '␣the'
     >>> print(show_token("[red]" + chr(27) + "[31m"))
     [red]\x1b[31m
     """
@@ -60,7 +60,7 @@ def show_text(text: str, width: int | None = None) -> str:
         width: As in `show_token`.
 
     >>> show_text("two words ")
-    'two words·'
+    'two words␣'
     """
     clipped = _clip(text, width)
     inner = clipped.strip(" ")

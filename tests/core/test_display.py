@@ -15,7 +15,7 @@ from mlxray.display import fit, show_lines, show_text, show_token
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        (" Paris", "·Paris"),
+        (" Paris", "␣Paris"),
         ("", "∅"),
         ("\n\n", "⏎⏎"),
         ("\tx\r", "⇥x␍"),
@@ -27,9 +27,9 @@ from mlxray.display import fit, show_lines, show_text, show_token
         ("\u3164", "\\u3164"),  # a letter without ink
         ("\U000e0041", "\\U000e0041"),
         ("\ud800", "\\ud800"),
-        ("a·b∅", "a\\xb7b\\u2205"),  # a mark in the token is not our mark
+        ("a␣b∅", "a\\u2423b\\u2205"),  # a mark in the token is not our mark
         ("\u0301", "◌\u0301"),
-        (" \u0301", "·◌\u0301"),
+        (" \u0301", "␣◌\u0301"),
         ("é漢字🙂", "é漢字🙂"),
         ("[red]$x_1$<b>|", "[red]$x_1$<b>|"),
     ],
@@ -39,8 +39,8 @@ def test_show_token(text: str, shown: str):
 
 
 def test_show_text_keeps_the_spaces_inside():
-    assert show_text(" two words\n ") == "·two words⏎·"
-    assert show_text("   ") == "···"
+    assert show_text(" two words\n ") == "␣two words⏎␣"
+    assert show_text("   ") == "␣␣␣"
     assert show_text("") == ""
     assert show_text("\x07bell") == "\\x07bell"
 
@@ -68,6 +68,6 @@ def test_nothing_invisible_is_left_and_the_width_holds(text: str, width: int):
     assert " " not in show_token(text)
 
 
-@given(st.text(alphabet=" \n·⏎∅a\t⇥", max_size=4), st.text(alphabet=" \n·⏎∅a\t⇥", max_size=4))
+@given(st.text(alphabet=" \n␣⏎∅a\t⇥", max_size=4), st.text(alphabet=" \n␣⏎∅a\t⇥", max_size=4))
 def test_different_tokens_look_different(one: str, other: str):
     assert (show_token(one) == show_token(other)) == (one == other)
