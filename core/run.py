@@ -66,17 +66,22 @@ class Run:
     ) -> None:
         self.layout = layout
         self.handlers: dict[int, Handler] = {}
-        self.edits = list(edits)
+        self.edits: list[Edit] = []
         self._frames: list[Frame] = []
         self._attention = False
         self._everything = everything
         if everything:
             self._keep_everything()
-        for edit in self.edits:
-            self.layout.site(edit.address).plan_edit(self, edit)
+        self.plan_edits(edits)
         self.sites: dict[str, Site] = {}
         for address in watch:
             self.watch(address)
+
+    def plan_edits(self, edits: Sequence[Edit]) -> None:
+        """Add edits to the run to come, after those that it has."""
+        for edit in edits:
+            self.layout.site(edit.address).plan_edit(self, edit)
+            self.edits.append(edit)
 
     def watch(self, address: AddressLike) -> Site:
         """Keep the value at `address` of the run to come."""

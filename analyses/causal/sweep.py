@@ -1,0 +1,331 @@
+"""The sweep engine: many patched runs as rows of few forward passes.
+
+A cell is one patched run. Cells are sorted by the layer at which their first patch sits, and run
+together in one pass whose batch grows: before its first patch a cell is the base run, so its row
+joins at that layer with the base run's residual stream. What lies before the first row's layer
+is skipped, positions before the first patched one are reused, and the head sees only the
+positions that are asked for. The numbers are those of one full forward pass per cell, up to the
+rounding of differently shaped matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+
+from mlxray import InterpretableModel
+from mlxray.edits import Call, Edit
+from mlxray.errors import InputError
+from mlxray.points import POINTS
+from mlxray.run import Run
+from mlxray.sites import first_argument
+from mlxray.tokens import Batch
+
+from .prefix import Prefixes, reusable
+
+#: Memory that a pass may take where the caller sets no budget.
+DEFAULT_BUDGET = 1 << 30
+
+#: Rows × tokens of one pass beyond which larger batches no longer run faster.
+ENOUGH_TOKENS = 4096
+
+#: Prefixes are reused in multiples of this many positions, so that passes stay large.
+PREFIX_STEP = 4
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One place to patch.
+
+    Attributes:
+        component: A point of the vocabulary, or a module path inside the block.
+        layer: The block.
+        position: Token position, None for all.
+        head: Head of a point with a head axis, None for all.
+        unit: Index on the last axis (a neuron of `mlp_act`), None for all.
+    """
+
+    component: str
+    layer: int
+    position: int | None = None
+    head: int | None = None
+    unit: int | None = None
+
+    @property
+    def address(self) -> str:
+        """The address of the site."""
+        return f"layers.{self.layer}.{self.component}"
+
+
+Cell = tuple[Patch, ...]
+Values = Mapping[str, mx.array]
+
+
+def axes(component: str) -> tuple[int | None, int]:
+    """(head axis or None, position axis) of a component's activation."""
+    point = POINTS.get(component)
+    if point is None:
+        return None, 1
+    names = point.axes.split()
+    head = next((i for i, name in enumerate(names) if name in ("H", "K")), None)
+    return head, names.index("S")
+
+
+def selection(patches: Sequence[tuple[int, Patch]], shape: tuple[int, ...]) -> mx.array:
+    """Where rows are patched, as a boolean array that broadcasts to the activation.
+
+    Args:
+        patches: Pairs (row, patch), all of one component.
+        shape: Shape of the activation, rows first.
+
+    Raises:
+        InputError: if a position, head or unit does not exist.
+    """
+    import numpy as np
+
+    head_axis, position_axis = axes(patches[0][1].component)
+    wanted = {
+        position_axis: [p.position for _, p in patches],
+        len(shape) - 1: [p.unit for _, p in patches],
+    }
+    if head_axis is not None:
+        wanted[head_axis] = [p.head for _, p in patches]
+    elif any(p.head is not None for _, p in patches):
+        raise InputError(f"{patches[0][1].component!r} has no heads to choose from.")
+    used = {axis for axis, indices in wanted.items() if any(i is not None for i in indices)}
+    mask_shape = [n if axis == 0 or axis in used else 1 for axis, n in enumerate(shape)]
+    mask = np.zeros(mask_shape, dtype=bool)
+    for place, (row, patch) in enumerate(patches):
+        index: list[Any] = [slice(None)] * len(shape)
+        index[0] = row
+        for axis in used:
+            chosen = wanted[axis][place]
+            if chosen is None:
+                continue
+            if not -shape[axis] <= chosen < shape[axis]:
+                raise InputError(
+                    f"{patch.address!r} has no index {chosen} on an axis of {shape[axis]}."
+                )
+            index[axis] = chosen
+        mask[tuple(index)] = True
+    return mx.array(mask)
+
+
+class Sweep:
+    """Patched runs of one base prompt.
+
+    Args:
+        model: The model.
+        base: One prompt; what a cell does not patch is its run.
+        positions: Positions whose logits are wanted.
+        budget: Bytes that the activations of one pass may take.
+
+    Raises:
+        InputError: if `base` holds several prompts, or a position does not exist.
+    """
+
+    def __init__(
+        self,
+        model: InterpretableModel,
+        base: Batch,
+        *,
+        positions: Sequence[int] = (-1,),
+        budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        if len(base.lengths) != 1:
+            raise InputError("a sweep has one base prompt; run one sweep for each.")
+        self.model = model
+        self.layout = model.layout
+        self.ids = base.ids
+        self.positions = [base.index(0, p) for p in positions]
+        self.budget = budget
+        self._residuals: dict[int, mx.array] = {}
+        self._prefixes: Prefixes | None = None
+
+    def sources(self, other: Batch, addresses: Sequence[str]) -> dict[str, mx.array]:
+        """Activations of another prompt of the same length, to take patched values from.
+
+        Both prompts run in one pass, which also gives the base run's residual stream.
+
+        Raises:
+            InputError: if the lengths differ.
+        """
+        if other.ids.shape != self.ids.shape:
+            raise InputError(
+                f"the prompts have {other.ids.shape[1]} and {self.ids.shape[1]} tokens; "
+                "patching by position needs prompts of equal length."
+            )
+        stream = [f"layers.{layer}.resid_pre" for layer in range(self.layout.n_layers)]
+        both = Batch(mx.concatenate([other.ids, self.ids]), (self.ids.shape[1],) * 2)
+        cache = self.model.activations(both, [*addresses, *stream])
+        self._residuals = {layer: cache[key][1:] for layer, key in enumerate(stream)}
+        return {address: cache[address][:1] for address in addresses}
+
+    # The plain way
+
+    def naive(self, cell: Cell, values: Values) -> mx.array:
+        """One full forward pass with the cell's patches: logits (P, V). For checking."""
+        run = Run(self.layout, edits=self._edits([(0, patch) for patch in cell], values))
+        logits = run.execute(self.ids)
+        return logits[0, mx.array(self.positions)]
+
+    # The fast way
+
+    def passes(self, cells: Sequence[Cell]) -> list[tuple[int, list[int]]]:
+        """Which cells share a pass: (positions reused, indices into `cells` by joining layer)."""
+        groups: dict[int, list[int]] = {}
+        for index, cell in enumerate(cells):
+            groups.setdefault(self._prefix(cell), []).append(index)
+        rows = self.rows_per_pass()
+        found = []
+        for prefix, indices in sorted(groups.items()):
+            order = sorted(indices, key=lambda i: _joins(cells[i]))
+            most = rows * self.ids.shape[1] // (self.ids.shape[1] - prefix)
+            found += [(prefix, order[i : i + most]) for i in range(0, len(order), most)]
+        return found
+
+    def _prefix(self, cell: Cell) -> int:
+        """How many leading positions the cell's row need not compute, in steps."""
+        first = min(-1 if p.position is None else p.position for p in cell)
+        wanted = min([first, *self.positions])
+        if wanted < PREFIX_STEP or not all(reusable(self.layout, p.component) for p in cell):
+            return 0
+        return wanted - wanted % PREFIX_STEP
+
+    def rows_per_pass(self) -> int:
+        """Rows that fit the budget and still make a pass faster."""
+        tokens = self.ids.shape[1]
+        fit = max(1, self.budget // self.row_bytes())
+        return int(min(fit, max(1, ENOUGH_TOKENS // tokens)))
+
+    def row_bytes(self) -> int:
+        """Bytes that one row of a pass takes, estimated from the widths of the model."""
+        block = self.layout.modules[self.layout.block(0)]
+        width = self.residual(0).shape[-1]
+        widest = max((m.weight.shape[0] for m in block.modules() if "weight" in m), default=width)
+        tokens = self.ids.shape[1]
+        vocabulary = self.model.tokens.vocabulary or width
+        hidden = tokens * (8 * width + 4 * max(widest, width))
+        return int(4 * (hidden + len(self.positions) * vocabulary))
+
+    def residual(self, layer: int) -> mx.array:
+        """The base run's residual stream before a layer, (1, S, D)."""
+        if not self._residuals:
+            self._residuals = self.model.watch(Batch(self.ids, (self.ids.shape[1],)), "resid_pre")
+        return self._residuals[layer]
+
+    def logits(
+        self, cells: Sequence[Cell], values: Values, *, naive: bool = False
+    ) -> Iterator[tuple[list[int], mx.array]]:
+        """Run all cells.
+
+        Args:
+            cells: The patched runs; each has at least one patch.
+            values: Address → activation to take patched values from, (1, …) like the base's.
+            naive: One full forward pass for each cell.
+
+        Yields:
+            Indices into `cells` and their logits (n, P, V), evaluated, one pass at a time.
+        """
+        if naive:
+            for index, cell in enumerate(cells):
+                logits = self.naive(cell, values)[None]
+                mx.eval(logits)
+                yield [index], logits
+            return
+        for prefix, indices in self.passes(cells):
+            logits = self._pass([cells[i] for i in indices], values, prefix)
+            mx.eval(logits)
+            yield indices, logits
+
+    def _pass(self, cells: Sequence[Cell], values: Values, prefix: int) -> mx.array:
+        """Logits of cells sorted by joining layer, in one pass with a growing batch."""
+        joins = [_joins(cell) for cell in cells]
+        run = Run(self.layout)
+        first = joins[0]
+        for layer in range(first):
+            run.skip(self.layout.block(layer), first_argument)
+        for layer in sorted(set(joins)):
+            residual = self.residual(layer)[:, prefix:]
+            grow = _grower(residual, joins.count(layer), fresh=layer == first)
+            run.handler(self.layout.block(layer)).before.append(grow)
+        rows = [(row, patch) for row, cell in enumerate(cells) for patch in cell]
+        run.plan_edits(self._edits(rows, values, prefix))
+        norm = self.layout.adapter.final_norm
+        positions = [p - prefix for p in self.positions]
+        trimmed = norm in self.layout.modules
+        if trimmed:
+            run.handler(norm).before.append(_trimmer(positions))
+        logits: mx.array = run.execute(self.ids[:, prefix:], cache=self._caches(prefix))
+        return logits if trimmed else logits[:, mx.array(positions)]
+
+    def _caches(self, prefix: int) -> Any:
+        if not prefix:
+            return None
+        if self._prefixes is None:
+            self._prefixes = Prefixes(self.layout, self.ids)
+        return self._prefixes.caches(prefix)
+
+    def _edits(
+        self, rows: Sequence[tuple[int, Patch]], values: Values, prefix: int = 0
+    ) -> list[Edit]:
+        sites: dict[str, list[tuple[int, Patch]]] = {}
+        for row, patch in rows:
+            sites.setdefault(patch.address, []).append((row, patch))
+        return [
+            Edit(address, _putter(patches, values[address], prefix), allow_unchanged=True)
+            for address, patches in sites.items()
+        ]
+
+
+def _joins(cell: Cell) -> int:
+    if not cell:
+        raise InputError("a cell needs at least one patch.")
+    return min(patch.layer for patch in cell)
+
+
+def _putter(
+    patches: Sequence[tuple[int, Patch]], value: mx.array, prefix: int
+) -> Callable[[mx.array], mx.array]:
+    if prefix:
+        _, axis = axes(patches[0][1].component)
+        value = mx.split(value, [prefix], axis=axis)[1]
+        patches = [
+            (row, replace(p, position=None if p.position is None else p.position - prefix))
+            for row, p in patches
+        ]
+
+    def put(activation: mx.array) -> mx.array:
+        where = selection(patches, activation.shape)
+        return mx.where(where, value.astype(activation.dtype), activation)
+
+    return put
+
+
+def _set_first(call: Call, value: mx.array) -> None:
+    if call.args:
+        call.args = (value, *call.args[1:])
+    else:
+        call.kwargs = {**call.kwargs, next(iter(call.kwargs)): value}
+
+
+def _grower(residual: mx.array, rows: int, *, fresh: bool) -> Callable[[Call], None]:
+    joining = mx.broadcast_to(residual, (rows, *residual.shape[1:]))
+
+    def grow(call: Call) -> None:
+        present = [] if fresh else [first_argument(call)]
+        _set_first(call, mx.concatenate([*present, joining]))
+
+    return grow
+
+
+def _trimmer(positions: Sequence[int]) -> Callable[[Call], None]:
+    index = mx.array(list(positions))
+
+    def trim(call: Call) -> None:
+        _set_first(call, first_argument(call)[:, index])
+
+    return trim
