@@ -8,6 +8,7 @@ from typing import Any
 from .base import AnalysisResult
 
 PICTURES = (".png", ".svg", ".pdf")
+ENDINGS = (".json", ".md", ".html", *PICTURES)
 
 
 def save(result: AnalysisResult, path: Path, options: dict[str, Any]) -> Path:
@@ -29,6 +30,5 @@ def save(result: AnalysisResult, path: Path, options: dict[str, Any]) -> Path:
         figure = result.plot(backend="matplotlib", **options)
         figure.savefig(path, dpi=160, bbox_inches="tight")
     else:
-        known = ", ".join((".json", ".md", ".html", *PICTURES))
-        raise ValueError(f"cannot write {path.name!r}: use one of {known}.")
+        raise ValueError(f"cannot write {path.name!r}: use one of {', '.join(ENDINGS)}.")
     return path
