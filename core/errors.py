@@ -61,6 +61,10 @@ class TraceError(MlxrayError, RuntimeError):
     """A trace was used outside its block, or cannot answer truthfully."""
 
 
+class AnalysisError(MlxrayError, ValueError):
+    """An analysis has no true answer here: a zero denominator, not a number, nothing to learn."""
+
+
 class PluginError(MlxrayError, LookupError):
     """An analysis, metric, visualizer or adapter is unknown or failed to load."""
 

@@ -33,7 +33,7 @@ def finish_from(
         layout: The model.
         residual: (B, S, D); any number of rows and positions, since no block looks at them.
         final_norm: Called in place of the final norm.
-        skip_norm: Leave the final norm out.
+        skip_norm: Leave the final norm out, where the model has one.
 
     Returns:
         (B, S, V), lazy.
@@ -51,7 +51,8 @@ def finish_from(
     for layer in range(last):
         run.skip(layout.block(layer), first_argument)
     run.skip(layout.block(last), lambda call: residual)
-    if final_norm is not None or skip_norm:
+    has_norm = layout.adapter.final_norm in layout.modules
+    if final_norm is not None or (skip_norm and has_norm):
         layout.site("final_norm")
 
         def replaced(call: Call) -> Any:
