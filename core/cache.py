@@ -65,3 +65,8 @@ class ActivationCache(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.activations)
+
+    def __repr__(self) -> str:
+        names = list(self)
+        more = ", …" if len(names) > 8 else ""
+        return f"<ActivationCache of {len(names)}: {', '.join(names[:8])}{more}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,16 @@ from .trace import current_trace
 
 if TYPE_CHECKING:
     from .model import InterpretableModel
+
+
+class _Operand(mx.array):
+    """An array that answers both ways in which MLX reads ``__mlx_array__``.
+
+    ``mx.exp`` calls it, ``mx.maximum`` takes it as it is.
+    """
+
+    def __call__(self) -> mx.array:
+        return self
 
 
 class OutputProxy:
@@ -33,20 +44,26 @@ class OutputProxy:
     _name: str
 
     @property
+    def _written(self) -> str:
+        """As it stands in code: ``model.layers[3].output``."""
+        return re.sub(r"\.(\d+)", r"[\1]", f"model.{self._name}")
+
+    @property
     def value(self) -> Any:
         """The activation, lazy."""
-        return current_trace(self._model, f"model.{self._name}").read(self._address)
+        return current_trace(self._model, self._written).read(self._address)
 
     def save(self, name: str | None = None) -> Any:
         """Keep the activation past the block and return it."""
-        trace = current_trace(self._model, f"model.{self._name}")
+        trace = current_trace(self._model, self._written)
         return trace.save(self._address, name or self._name)
 
-    def __mlx_array__(self) -> mx.array:
+    @property
+    def __mlx_array__(self) -> _Operand:
         value = self.value
         if not isinstance(value, mx.array):
             raise TypeError(f"{self._name} is {type(value).__name__}, not an array.")
-        return value
+        return _Operand(value)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -56,7 +73,7 @@ class OutputProxy:
     def __setattr__(self, name: str, value: Any) -> None:
         raise TraceError(
             f"cannot set {name!r} of an activation. Assign the activation itself: "
-            f"model.{self._name} = …"
+            f"{self._written} = …"
         )
 
     def __getitem__(self, index: Any) -> Any:
@@ -70,7 +87,7 @@ class OutputProxy:
             new[index] = part
             return new
 
-        current_trace(self._model, f"model.{self._name}").edit(self._address, put)
+        current_trace(self._model, self._written).edit(self._address, put)
 
     def __len__(self) -> int:
         return len(self.value)
@@ -135,7 +152,7 @@ class ModuleProxy:
             )
         proxy = self._proxy(name)
         change = value.value if isinstance(value, OutputProxy) else value
-        current_trace(self._model, f"model.{proxy._name}").edit(proxy._address, change)
+        current_trace(self._model, proxy._written).edit(proxy._address, change)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
