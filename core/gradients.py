@@ -40,7 +40,9 @@ def gradients(
         The metric's value, and address → gradient of the activation's shape; evaluated.
 
     Raises:
-        InputError: if the metric is not a scalar, or there are no addresses.
+        InputError: if the metric is not a scalar, or there are no addresses, or an address holds
+            several arrays.
+        EditNeverFired: if an edit meets no call.
     """
     if not addresses:
         raise InputError("gradients need at least one address.")
@@ -51,7 +53,9 @@ def gradients(
 
     look = Run(layout, watch=[s.key for s in sites], edits=fresh())
     look.execute(tokens)
-    probes = {s.key: mx.zeros_like(s.read(look)) for s in sites}
+    for edit in look.edits:
+        edit.settle()
+    probes = {s.key: _probe(s.key, s.read(look)) for s in sites}
 
     def value(probes: dict[str, mx.array]) -> mx.array:
         planted = [
@@ -67,3 +71,12 @@ def gradients(
     number, found = mx.value_and_grad(value)(probes)
     mx.eval(number, found)
     return number, found
+
+
+def _probe(key: str, value: Any) -> mx.array:
+    if not isinstance(value, mx.array):
+        raise InputError(
+            f"{key!r} holds {type(value).__name__}, not one array: a gradient needs a point, or "
+            f"one call of the module ({key + '#0'!r})."
+        )
+    return mx.zeros_like(value)

@@ -43,6 +43,7 @@ class Handler:
     count: int = 0
     calls: list[Call] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
+    shares: dict[int, mx.array] = field(default_factory=dict)
     frames: list[Frame] = field(default_factory=list)
 
 

@@ -177,13 +177,21 @@ class HeadOutSite:
         run.handler(self.path).keep_input = True
 
     def read(self, run: Run) -> Any:
-        call = _one(self.key, run.handler(self.path).calls, None)
+        handler = run.handler(self.path)
+        call = _one(self.key, handler.calls, None)
+        if call.index in handler.shares:
+            return handler.shares[call.index]
         return self._shares(call.module, first_argument(call))
 
     def plan_edit(self, run: Run, edit: Edit) -> None:
         def after(call: Call, output: mx.array) -> mx.array:
-            shares = self._shares(call.module, first_argument(call))
-            new = edit.apply(shares, call)
+        # Not the handler itself: it owns this function, and would outlive the run in a cycle.
+        edited = run.handler(self.path).shares
+
+            shares = edited.get(call.index)
+            if shares is None:
+                shares = self._shares(call.module, first_argument(call))
+            new = edited[call.index] = edit.apply(shares, call)
             return output if new is shares else output + (new - shares).sum(axis=1)
 
         run.handler(self.path).after.append(after)
@@ -210,22 +218,20 @@ class ResidMidSite:
         return first_argument(_one(self.key, run.handler(self.norm).calls, None))
 
     def plan_edit(self, run: Run, edit: Edit) -> None:
-        entering: list[mx.array] = []
-
-        def before(call: Call) -> None:
-            entering[:] = [_first_array(first_argument(call))]
+        block = run.handler(self.block)
+        block.keep_input = True
+        entered = block.calls
 
         def after(call: Call, output: Any) -> Any:
             added = _first_array(output)
-            pre = entering[0]
+            pre = _first_array(first_argument(entered[-1]))
             mid = pre + added
             new = edit.apply(mid, call)
             if new is mid:
                 return output
             wanted = new.astype(mx.float32) - pre.astype(mx.float32)
-            return _with_first_array(
-                output, mx.where(new == mid, added, wanted.astype(added.dtype))
-            )
+            # Numbers that the edit left alone stay as they are to the bit, and pass gradients on.
+            same = added + (new - mid).astype(added.dtype)
+            return _with_first_array(output, mx.where(new == mid, same, wanted.astype(added.dtype)))
 
-        run.handler(self.block).before.append(before)
         run.handler(self.add).after.append(after)
