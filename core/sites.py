@@ -51,7 +51,8 @@ def first_argument(call: Call) -> Any:
     return next(iter(call.kwargs.values()))
 
 
-def _set_first_argument(call: Call, new: Any) -> None:
+def set_first_argument(call: Call, new: Any) -> None:
+    """Make the module be called with another tensor in its place."""
     if call.args:
         call.args = (new, *call.args[1:])
     else:
@@ -126,7 +127,7 @@ class ModuleSite:
             return
 
         def before(call: Call) -> None:
-            _set_first_argument(call, self._edited(first_argument(call), call, edit))
+            set_first_argument(call, self._edited(first_argument(call), call, edit))
 
         handler.before.append(before)
 
@@ -184,10 +185,10 @@ class HeadOutSite:
         return self._shares(call.module, first_argument(call))
 
     def plan_edit(self, run: Run, edit: Edit) -> None:
-        def after(call: Call, output: mx.array) -> mx.array:
         # Not the handler itself: it owns this function, and would outlive the run in a cycle.
         edited = run.handler(self.path).shares
 
+        def after(call: Call, output: mx.array) -> mx.array:
             shares = edited.get(call.index)
             if shares is None:
                 shares = self._shares(call.module, first_argument(call))
