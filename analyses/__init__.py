@@ -1,16 +1,25 @@
-"""Analyses by name: ``mlxray.analyses.NAME(model, …)`` for every registered one."""
+"""Analyses by name: ``mlxray.analyses.NAME(model, …)`` for every registered one.
+
+What helps an analysis is imported from where it lives: ``mlxray.analyses.metrics``,
+``mlxray.analyses.attention``, …
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from mlxray.errors import PluginError
 from mlxray.registries import registry
 
+_FOLDERS = ("attention", "causal", "lenses", "metrics")
+
 
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
+    if name in _FOLDERS:
+        return import_module(f"{__name__}.{name}")
     try:
         return registry.get("analysis", name)
     except PluginError as error:
@@ -18,4 +27,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return registry.names("analysis")
+    return sorted({*registry.names("analysis"), *_FOLDERS})
