@@ -1,0 +1,143 @@
+"""Reading residual streams out through the model's own tail, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import mlx.core as mx
+
+from mlxray import InterpretableModel
+from mlxray.arrays import nested
+from mlxray.errors import AnalysisError, InputError
+from mlxray.results import LensResult
+from mlxray.results.lens import Prediction
+from mlxray.tail import Norm
+
+from ..prompts import token_texts
+
+#: Logits that exist at one time: 64 MiB of float32.
+LOGITS_AT_ONCE = 1 << 24
+
+
+def rows_at_once(vocabulary: int) -> int:
+    """How many rows of logits may exist at one time."""
+    return max(1, LOGITS_AT_ONCE // vocabulary)
+
+
+def top_tokens(logits: mx.array, top_k: int) -> tuple[mx.array, mx.array, mx.array]:
+    """The largest logits of each row, equal ones in the order of their ids.
+
+    Args:
+        logits: (…, V).
+        top_k: How many, at most V.
+
+    Returns:
+        Token ids, logits and probabilities (float32), each (…, top_k), best first.
+    """
+    ids = mx.argpartition(-logits, kth=top_k - 1, axis=-1)[..., :top_k]
+    # Sorted by id first, so that the sort by logit, which is stable, keeps that order.
+    ids = mx.sort(ids, axis=-1)
+    values = mx.take_along_axis(logits, ids, axis=-1)
+    order = mx.argsort(-values, axis=-1)
+    ids = mx.take_along_axis(ids, order, axis=-1)
+    scores = mx.take_along_axis(values, order, axis=-1).astype(mx.float32)
+    total = mx.logsumexp(logits.astype(mx.float32), axis=-1, keepdims=True)
+    return ids, scores, mx.exp(scores - total)
+
+
+def read_out(
+    model: InterpretableModel,
+    residuals: Mapping[int, mx.array],
+    tokens: list[str],
+    *,
+    point: str,
+    top_k: int,
+    position: int | None,
+    final_norm: Norm | None,
+    skip_norm: bool,
+) -> LensResult:
+    """What the model's tail predicts from each layer's residual stream.
+
+    Args:
+        model: The model.
+        residuals: layer → (1, S, D).
+        tokens: The prompt's tokens as text.
+        point: Where the residuals come from.
+        top_k: Predictions to keep for each position.
+        position: One position, or None for all.
+        final_norm, skip_norm: See `InterpretableModel.finish_from`.
+
+    Raises:
+        InputError: if `top_k` or `position` does not exist, or both norm arguments are given.
+        AnalysisError: if the tail gives NaN.
+    """
+    if final_norm is not None and skip_norm:
+        raise InputError("final_norm and skip_norm=True exclude each other: give one of them.")
+    positions = _positions(position, len(tokens))
+    layers = list(residuals)
+
+    def finish(rows: mx.array) -> mx.array:
+        return model.finish_from(rows, final_norm=final_norm, skip_norm=skip_norm)
+
+    vocabulary = finish(residuals[layers[0]][:, :1]).shape[-1]
+    if not 1 <= top_k <= vocabulary:
+        raise InputError(f"top_k is between 1 and {vocabulary}, the vocabulary; got {top_k}.")
+    index = mx.array(positions)
+    found: dict[int, list[tuple[list[int], list[float], list[float]]]] = {i: [] for i in layers}
+    width = min(len(positions), rows_at_once(vocabulary))
+    group = max(1, rows_at_once(vocabulary) // width)
+    for first in range(0, len(layers), group):
+        together = layers[first : first + group]
+        stacked = mx.concatenate([residuals[layer][:, index] for layer in together])
+        for start in range(0, len(positions), width):
+            logits = finish(stacked[:, start : start + width])
+            parts = [nested(part) for part in top_tokens(logits, top_k)]
+            for layer, *rows in zip(together, *parts, strict=True):
+                found[layer] += list(zip(*rows, strict=True))
+    _check(found, positions)
+    named = _Names(model)
+    return LensResult(
+        tokens=tokens,
+        positions=positions,
+        layers=layers,
+        predictions={layer: [named.predictions(row) for row in found[layer]] for layer in layers},
+        probabilities={layer: [row[2] for row in found[layer]] for layer in layers},
+        point=point,
+    )
+
+
+def _positions(position: int | None, length: int) -> list[int]:
+    if position is None:
+        return list(range(length))
+    if not -length <= position < length:
+        raise InputError(f"the prompt has {length} tokens; there is no position {position}.")
+    return [int(position) % length]
+
+
+def _check(
+    found: Mapping[int, Sequence[tuple[list[int], list[float], list[float]]]],
+    positions: Sequence[int],
+) -> None:
+    for layer, rows in found.items():
+        for position, (_, _, chances) in zip(positions, rows, strict=True):
+            if any(map(math.isnan, chances)):
+                raise AnalysisError(
+                    f"the model's tail gives NaN for layer {layer} at position {position}: "
+                    "the residual stream or the norm holds NaN or infinity."
+                )
+
+
+class _Names:
+    """Texts of tokens, each decoded once."""
+
+    def __init__(self, model: InterpretableModel) -> None:
+        self._model = model
+        self._texts: dict[int, str] = {}
+
+    def predictions(self, row: tuple[list[int], list[float], list[float]]) -> list[Prediction]:
+        ids, scores, _ = row
+        for token in ids:
+            if token not in self._texts:
+                self._texts[token] = token_texts(self._model, [token])[0]
+        return [(i, s, self._texts[i]) for i, s in zip(ids, scores, strict=True)]
