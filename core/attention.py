@@ -12,9 +12,16 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from .arrays import held
 from .edits import Call, Edit
 
 Original = Callable[..., mx.array]
+
+#: Attention from queries, keys and values, with the scale and mask of the call.
+Attend = Callable[[mx.array, mx.array, mx.array], mx.array]
+
+#: Called instead of the attention computation, with it and its operands.
+Around = Callable[[Attend, mx.array, mx.array, mx.array], mx.array]
 
 
 def explicit_scores(
@@ -85,11 +92,18 @@ class Frame:
         calls: How many attention computations this call made.
     """
 
-    def __init__(self, call: Call, edits: dict[str, list[Edit]], keep: set[str]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        edits: dict[str, list[Edit]],
+        keep: set[str],
+        around: Around | None = None,
+    ) -> None:
         self.call = call
         self.calls = 0
         self._edits = edits
         self._keep = keep
+        self._around = around
         self._values: dict[str, mx.array] = {}
         self._lazy: dict[str, Callable[[], mx.array]] = {}
 
@@ -106,7 +120,7 @@ class Frame:
         for edit in self._edits.get(name, ()):
             value = edit.apply(value, self.call)
         if name in self._keep:
-            self._values[name] = value
+            self._values[name] = held(value)
         return value
 
     def fused(
@@ -124,16 +138,21 @@ class Frame:
         """Stand in for ``mx.fast.scaled_dot_product_attention``."""
         self.calls += 1
         q, k, v = self._pass("q", q), self._pass("k", k), self._pass("v", v)
+        operands = held(q), held(k), scale, held(mask)
 
         def scores() -> mx.array:
-            return explicit_scores(q, k, scale, mask)
+            return explicit_scores(*operands)
 
         if "scores" in self._edits or "pattern" in self._edits:
             edited = self._pass("scores", scores())
             pattern = self._pass("pattern", explicit_pattern(edited, sinks))
             z = mix(pattern, v).astype(q.dtype)
         else:
-            z = original(q, k, v, scale=scale, mask=mask, sinks=sinks, **rest)
+
+            def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+                return original(q, k, v, scale=scale, mask=mask, sinks=sinks, **rest)
+
+            z = attend(q, k, v) if self._around is None else self._around(attend, q, k, v)
             if self._keep & {"scores", "pattern"}:
                 self._lazy["scores"] = scores
                 self._lazy["pattern"] = lambda: explicit_pattern(self.read("scores"), sinks)
@@ -155,14 +174,14 @@ class Frame:
             edited = self._pass("scores", by_head(scores))
             scores = edited.reshape(grouped).astype(dtype)
         elif self._keep & {"scores", "pattern"}:
-            unedited = scores
+            unedited = held(scores)
             self._lazy["scores"] = lambda: by_head(unedited)
         pattern = original(scores, *args, **kwargs)
         if "pattern" in self._edits:
             edited = self._pass("pattern", by_head(pattern))
             pattern = edited.reshape(grouped).astype(dtype)
         elif self._keep & {"scores", "pattern"}:
-            final = pattern
+            final = held(pattern)
             self._lazy["pattern"] = lambda: by_head(final)
         return pattern
 

@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .arrays import held
-from .attention import Frame
+from .attention import Around, Frame
 from .edits import Call, Edit, EditReport
 from .errors import PointAbsent
 from .instrument import Original, active, instrumented
@@ -40,6 +40,7 @@ class Handler:
     keep_output: bool = False
     keep_points: set[str] = field(default_factory=set)
     point_edits: dict[str, list[Edit]] = field(default_factory=dict)
+    around: Around | None = None
     count: int = 0
     calls: list[Call] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
@@ -128,8 +129,8 @@ class Run:
         modules = [h.module for h in self.handlers.values()]
         with instrumented(modules, attention=self._attention), active(self):
             if cache is None:
-                return self.layout.root(tokens)
-            return self.layout.root(tokens, cache=cache)
+                return self.layout.root(held(tokens))
+            return self.layout.root(held(tokens), cache=cache)
 
     def read(self, address: AddressLike) -> Any:
         """The value kept at `address`: after the edits there, as the model went on with it."""
@@ -193,8 +194,8 @@ class Run:
             handler.calls.append(replace(call, args=kept[0], kwargs=kept[1]))
         if handler.skip is not None:
             output = handler.skip(call)
-        elif handler.keep_points or handler.point_edits:
-            frame = Frame(call, handler.point_edits, handler.keep_points)
+        elif handler.keep_points or handler.point_edits or handler.around:
+            frame = Frame(call, handler.point_edits, handler.keep_points, handler.around)
             handler.frames.append(frame)
             self._frames.append(frame)
             try:

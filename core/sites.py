@@ -48,6 +48,8 @@ def first_argument(call: Call) -> Any:
     """The tensor that a module is called with, positional or by keyword."""
     if call.args:
         return call.args[0]
+    if not call.kwargs:
+        raise AddressError(f"{call.path!r} is called without arguments: it has no input.")
     return next(iter(call.kwargs.values()))
 
 
@@ -60,7 +62,7 @@ def set_first_argument(call: Call, new: Any) -> None:
         call.kwargs = {**call.kwargs, name: new}
 
 
-def _one(key: str, found: list[Any], call: int | None) -> Any:
+def _one(key: str, path: str, found: list[Any], call: int | None) -> Any:
     if not found:
         raise AddressError(f"{key!r} was not reached in this run: the model made no such call.")
     if call is not None:
@@ -68,10 +70,10 @@ def _one(key: str, found: list[Any], call: int | None) -> Any:
             raise AddressError(f"{key!r}: the module was called {len(found)} time(s) in this run.")
         return found[call]
     if len(found) > 1:
-        bare = key.split("#")[0]
         raise AddressError(
-            f"{key!r} was called {len(found)} times in this run; "
-            f"choose one: {bare + '#0'!r} … {f'{bare}#{len(found) - 1}'!r}."
+            f"{key!r} is ambiguous: {path or 'the model'!r} was called {len(found)} times in this "
+            f"run. Choose a call of the module: {path + '#0'!r} … {f'{path}#{len(found) - 1}'!r}, "
+            f"or {path + '.input#0'!r}."
         )
     return found[0]
 
@@ -82,8 +84,9 @@ class ModuleSite:
 
     Attributes:
         edge: ``"input"`` (the first argument) or ``"output"``.
-        call: Which call of the module, or None for the only one.
-        whole: Keep a tuple output as it is; otherwise its first element is meant.
+        call: Which call of the module. None edits all of them, and reads the only one.
+        whole: Keep a tuple output as it is, and give a tuple of several calls; otherwise the
+            first element of the only call is meant.
         heads: Split the last axis into this many heads, 0 for none.
     """
 
@@ -108,8 +111,10 @@ class ModuleSite:
     def read(self, run: Run) -> Any:
         handler = run.handler(self.path)
         if self.edge == "input":
-            return self._view(first_argument(_one(self.key, handler.calls, self.call)))
-        return self._view(_one(self.key, handler.outputs, self.call))
+            return self._view(first_argument(_one(self.key, self.path, handler.calls, self.call)))
+        if self.whole and self.call is None and len(handler.outputs) > 1:
+            return tuple(handler.outputs)
+        return self._view(_one(self.key, self.path, handler.outputs, self.call))
 
     def _edited(self, value: Any, call: Call, edit: Edit) -> Any:
         if self.call is not None and call.index != self.call:
@@ -148,7 +153,7 @@ class AttentionSite:
         edits.setdefault(self.field, []).append(edit)
 
     def read(self, run: Run) -> Any:
-        frame = _one(self.key, run.handler(self.path).frames, None)
+        frame = _one(self.key, self.path, run.handler(self.path).frames, None)
         if self.field not in frame:
             raise PointAbsent(
                 self.key,
@@ -179,7 +184,7 @@ class HeadOutSite:
 
     def read(self, run: Run) -> Any:
         handler = run.handler(self.path)
-        call = _one(self.key, handler.calls, None)
+        call = _one(self.key, self.path, handler.calls, None)
         if call.index in handler.shares:
             return handler.shares[call.index]
         return self._shares(call.module, first_argument(call))
@@ -216,7 +221,7 @@ class ResidMidSite:
         run.handler(self.norm).keep_input = True
 
     def read(self, run: Run) -> Any:
-        return first_argument(_one(self.key, run.handler(self.norm).calls, None))
+        return first_argument(_one(self.key, self.norm, run.handler(self.norm).calls, None))
 
     def plan_edit(self, run: Run, edit: Edit) -> None:
         block = run.handler(self.block)

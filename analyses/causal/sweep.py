@@ -21,7 +21,7 @@ from mlxray.edits import Call, Edit
 from mlxray.errors import InputError
 from mlxray.points import POINTS
 from mlxray.run import Run
-from mlxray.sites import first_argument
+from mlxray.sites import first_argument, set_first_argument
 from mlxray.tokens import Batch
 
 from .prefix import Prefixes, reusable
@@ -169,13 +169,15 @@ class Sweep:
     def naive(self, cell: Cell, values: Values) -> mx.array:
         """One full forward pass with the cell's patches: logits (P, V). For checking."""
         run = Run(self.layout, edits=self._edits([(0, patch) for patch in cell], values))
-        logits = run.execute(self.ids)
+        logits: mx.array = run.execute(self.ids)
         return logits[0, mx.array(self.positions)]
 
     # The fast way
 
     def passes(self, cells: Sequence[Cell]) -> list[tuple[int, list[int]]]:
         """Which cells share a pass: (positions reused, indices into `cells` by joining layer)."""
+        if not all(cells):
+            raise InputError("a cell needs at least one patch.")
         groups: dict[int, list[int]] = {}
         for index, cell in enumerate(cells):
             groups.setdefault(self._prefix(cell), []).append(index)
@@ -282,8 +284,6 @@ class Sweep:
 
 
 def _joins(cell: Cell) -> int:
-    if not cell:
-        raise InputError("a cell needs at least one patch.")
     return min(patch.layer for patch in cell)
 
 
@@ -305,19 +305,12 @@ def _putter(
     return put
 
 
-def _set_first(call: Call, value: mx.array) -> None:
-    if call.args:
-        call.args = (value, *call.args[1:])
-    else:
-        call.kwargs = {**call.kwargs, next(iter(call.kwargs)): value}
-
-
 def _grower(residual: mx.array, rows: int, *, fresh: bool) -> Callable[[Call], None]:
     joining = mx.broadcast_to(residual, (rows, *residual.shape[1:]))
 
     def grow(call: Call) -> None:
         present = [] if fresh else [first_argument(call)]
-        _set_first(call, mx.concatenate([*present, joining]))
+        set_first_argument(call, mx.concatenate([*present, joining]))
 
     return grow
 
@@ -326,6 +319,6 @@ def _trimmer(positions: Sequence[int]) -> Callable[[Call], None]:
     index = mx.array(list(positions))
 
     def trim(call: Call) -> None:
-        _set_first(call, first_argument(call)[:, index])
+        set_first_argument(call, first_argument(call)[:, index])
 
     return trim

@@ -2,17 +2,22 @@
 
 from .attention import AttentionResult
 from .base import AnalysisResult, TableResult, plain
+from .circuit import CircuitResult, EdgeScoresResult
 from .heads import HeadScore, HeadScoresResult
 from .lens import LensResult
 from .patching import PatchingResult
+from .path import PathResult
 
 __all__ = [
     "AnalysisResult",
     "AttentionResult",
+    "CircuitResult",
+    "EdgeScoresResult",
     "HeadScore",
     "HeadScoresResult",
     "LensResult",
     "PatchingResult",
+    "PathResult",
     "TableResult",
     "plain",
 ]

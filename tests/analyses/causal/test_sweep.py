@@ -1,0 +1,126 @@
+"""The sweep engine against one full forward pass per cell, written by hand."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+
+from mlxray.analyses.causal.sweep import Patch, Sweep, selection
+from mlxray.errors import InputError
+
+from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
+
+POINTS = ("resid_pre", "resid_mid", "attn_out", "mlp_out", "mlp_act", "z", "q", "k", "v", "pattern")
+
+
+def by_hand(model, patch, value):
+    """Logits of the last position with one patch, by an edit that indexes the activation."""
+    heads = patch.component in ("z", "q", "k", "v", "pattern")
+
+    def put(activation):
+        new = mx.array(activation)
+        index = [slice(None)] * new.ndim
+        if patch.head is not None:
+            index[1] = patch.head
+        if patch.position is not None:
+            index[2 if heads else 1] = patch.position
+        if patch.unit is not None:
+            index[-1] = patch.unit
+        new[tuple(index)] = value[tuple(index)]
+        return new
+
+    logits = model.run_with_hooks(CORRUPTED, [(patch.address, put)], allow_unchanged=True)
+    return logits[0, -1]
+
+
+def swept(model, cells, components, **options):
+    batches = model.tokens.batch(CORRUPTED), model.tokens.batch(CLEAN)
+    sweep = Sweep(model, batches[0], **options)
+    layers = range(model.layout.n_layers)
+    addresses = [f"layers.{layer}.{name}" for layer in layers for name in components]
+    values = sweep.sources(batches[1], addresses)
+    found = {}
+    for indices, logits in sweep.logits(cells, values):
+        found |= dict(zip(indices, logits[:, -1], strict=True))
+    return [found[i] for i in range(len(cells))], values
+
+
+@pytest.mark.parametrize("make", [small_llama, small_gpt2])
+@pytest.mark.parametrize("component", POINTS)
+def test_every_cell_is_its_own_forward_pass(make, component):
+    model = make()
+    patches = [
+        Patch(component, layer, position)
+        for layer in range(model.layout.n_layers)
+        for position in (None, 0, 4, 7, 9)
+    ]
+    if component in ("z", "q", "pattern"):
+        patches += [Patch(component, 1, None, head) for head in range(4)]
+        patches += [Patch(component, 2, 5, 3)]
+    if component == "mlp_act":
+        patches += [Patch(component, 1, 4, None, unit) for unit in (0, 7)]
+    logits, values = swept(model, [(p,) for p in patches], [component])
+    plain = model.run_with_hooks(CORRUPTED)[0, -1]
+    moved = 0
+    for patch, row in zip(patches, logits, strict=True):
+        expected = by_hand(model, patch, values[patch.address])
+        assert mx.allclose(row, expected, rtol=1e-5, atol=1e-5), patch
+        moved += int(mx.max(mx.abs(expected - plain)).item() > 1e-3)
+    assert moved >= len(patches) // 4  # or patches that do nothing would pass
+
+
+def test_cells_of_several_patches():
+    model = small_llama()
+    cell = (Patch("mlp_out", 1, 4), Patch("z", 2, 4, 1), Patch("resid_pre", 3, 8))
+    (row,), values = swept(model, [cell], ["mlp_out", "z", "resid_pre"])
+
+    def put(patch):
+        value = values[patch.address]
+
+        def edit(activation):
+            new = mx.array(activation)
+            if patch.head is None:
+                new[:, patch.position] = value[:, patch.position]
+            else:
+                new[:, patch.head, patch.position] = value[:, patch.head, patch.position]
+            return new
+
+        return patch.address, edit
+
+    expected = model.run_with_hooks(CORRUPTED, [put(p) for p in cell])[0, -1]
+    assert mx.allclose(row, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_small_budget_gives_the_same_numbers():
+    model = small_llama()
+    cells = [(Patch("attn_out", layer, p),) for layer in range(4) for p in range(10)]
+    wide, _ = swept(model, cells, ["attn_out"])
+    narrow, _ = swept(model, cells, ["attn_out"], budget=1)
+    assert mx.allclose(mx.stack(wide), mx.stack(narrow), rtol=1e-5, atol=1e-5)
+
+
+def test_naive_is_offered_and_agrees():
+    model = small_gpt2()
+    sweep = Sweep(model, model.tokens.batch(CORRUPTED))
+    values = sweep.sources(model.tokens.batch(CLEAN), ["layers.1.mlp_out"])
+    cells = [(Patch("mlp_out", 1, 4),)]
+    naive = next(iter(sweep.logits(cells, values, naive=True)))[1]
+    fast = next(iter(sweep.logits(cells, values)))[1]
+    assert naive.shape == fast.shape == (1, 1, 40)
+    assert mx.allclose(naive, fast, rtol=1e-5, atol=1e-5)
+
+
+def test_selection_refuses_what_is_not_there():
+    with pytest.raises(InputError, match="no heads"):
+        selection([(0, Patch("mlp_out", 0, head=1))], (1, 10, 32))
+    with pytest.raises(InputError, match="no index 10"):
+        selection([(0, Patch("mlp_out", 0, position=10))], (1, 10, 32))
+
+
+def test_prompts_of_other_length_are_refused():
+    model = small_llama()
+    sweep = Sweep(model, model.tokens.batch(CORRUPTED))
+    with pytest.raises(InputError, match="equal length"):
+        sweep.sources(model.tokens.batch(CLEAN[:-1]), ["layers.0.mlp_out"])
+    with pytest.raises(InputError, match="at least one patch"):
+        list(sweep.logits([()], {}))
