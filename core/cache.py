@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .arrays import held
 from .errors import AddressError, nearest
 from .layout import Layout
 from .points import AddressLike
@@ -34,27 +35,31 @@ class ActivationCache(Mapping[str, Any]):
         return self._layout.site(address).key
 
     def __getitem__(self, address: AddressLike) -> Any:
-        """The activation at `address`.
+        """The activation at `address`; a tuple where a module was called several times.
 
         Raises:
             AddressError: (a KeyError's sibling, both LookupError) if the run did not keep it.
         """
         key = self._key(address)
-        if key not in self.activations:
-            calls = [k for k in self.activations if k.startswith(key + "#")]
-            if calls:
-                raise AddressError(f"{key!r} was called {len(calls)} times: choose one of {calls}.")
+        if key in self.activations:
+            return held(self.activations[key])
+        calls = self._calls(key)
+        if not calls:
             raise AddressError(
                 f"the run did not keep {key!r}. {nearest(key, self.activations)} "
                 "Ask for it when you start the run."
             )
-        return self.activations[key]
+        return tuple(held(self.activations[call]) for call in calls)
+
+    def _calls(self, key: str) -> list[str]:
+        return [k for k in self.activations if k.startswith(key + "#")]
 
     def __contains__(self, address: object) -> bool:
         try:
-            return self._key(address) in self.activations  # type: ignore[arg-type]
+            key = self._key(address)  # type: ignore[arg-type]
         except LookupError:
             return False
+        return key in self.activations or bool(self._calls(key))
 
     def get(self, address: AddressLike, default: Any = None) -> Any:
         """The activation, or `default` if the run did not keep it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import mlx.core as mx
@@ -108,6 +108,10 @@ class Edit:
         """
         self.fired += 1
         passed = held(value)
+        if self._style > 1:
+            # Handles of its own: what is done to them in place must not reach the model.
+            kwargs = {name: held(value) for name, value in call.kwargs.items()}
+            call = replace(call, args=held(call.args), kwargs=kwargs)
         with active(None):
             if self._style == 1:
                 new = self.fn(passed)

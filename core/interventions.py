@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from .arrays import held
 from .errors import EditError
 
 Intervention = Callable[[mx.array], mx.array]
@@ -28,18 +29,20 @@ def scale(factor: float) -> Intervention:
 
 def add_vector(vector: mx.array) -> Intervention:
     """Add `vector`, broadcast from the right: shape (D,), (S, D) or (B, S, D)."""
+    added = _array(vector, "add_vector")
 
     def add(activation: mx.array) -> mx.array:
-        return (activation + _fitting(vector, activation, "add_vector")).astype(activation.dtype)
+        return (activation + _fitting(added, activation, "add_vector")).astype(activation.dtype)
 
     return add
 
 
 def replace_with(value: Any) -> Intervention:
     """Put `value` (a number, or an array that broadcasts to the activation) in its place."""
+    put = _array(value, "replace_with")
 
     def replace(activation: mx.array) -> mx.array:
-        new = _fitting(value, activation, "replace_with").astype(activation.dtype)
+        new = _fitting(put, activation, "replace_with").astype(activation.dtype)
         return mx.broadcast_to(new, activation.shape)
 
     return replace
@@ -85,6 +88,7 @@ def replace_at_positions(value: mx.array, positions: Sequence[int]) -> Intervent
     wanted = list(positions)
     if not wanted:
         raise EditError("replace_at_positions() got no positions.")
+    source = _array(value, "replace_at_positions")
 
     def replace(activation: mx.array) -> mx.array:
         length = activation.shape[1]
@@ -92,13 +96,13 @@ def replace_at_positions(value: mx.array, positions: Sequence[int]) -> Intervent
         if outside:
             raise EditError(f"there is no position {outside[0]}: the prompt has {length} tokens.")
         index = mx.array([p % length for p in wanted])
-        if value.shape == activation.shape:
-            part = value[:, index]
-        elif value.shape == (activation.shape[0], len(wanted), *activation.shape[2:]):
-            part = value
+        if source.shape == activation.shape:
+            part = source[:, index]
+        elif source.shape == (activation.shape[0], len(wanted), *activation.shape[2:]):
+            part = source
         else:
             raise EditError(
-                f"replace_at_positions: the value has shape {value.shape}; "
+                f"replace_at_positions: the value has shape {source.shape}; "
                 f"the activation {activation.shape}, with {len(wanted)} position(s) to replace."
             )
         new = mx.array(activation)
@@ -144,8 +148,17 @@ def compose() -> InterventionComposer:
     return InterventionComposer()
 
 
-def _fitting(value: Any, activation: mx.array, who: str) -> mx.array:
-    array = value if isinstance(value, mx.array) else mx.array(value)
+def _array(value: Any, who: str) -> mx.array:
+    """`value` as it is now: what is later done to it in place changes no edit."""
+    try:
+        array: mx.array = held(value if isinstance(value, mx.array) else mx.array(value))
+    except (TypeError, ValueError):
+        kind = type(value).__name__
+        raise EditError(f"{who}: {kind} is neither a number nor an array.") from None
+    return array
+
+
+def _fitting(array: mx.array, activation: mx.array, who: str) -> mx.array:
     try:
         fits = mx.broadcast_shapes(array.shape, activation.shape) == activation.shape
     except ValueError:

@@ -30,8 +30,9 @@ class _Operand(mx.array):
 class OutputProxy:
     """The output (or the input) of one module in the open trace.
 
-    ``.save()`` returns the array and keeps it; arithmetic, indexing, ``.shape`` and MLX functions
-    work on the value; assigning to the proxy's place, or to a part of it, edits the run.
+    ``.save()`` returns the array and keeps it; arithmetic, comparison, indexing, methods of arrays
+    and element-wise MLX functions work on the value (other functions take ``.value``); assigning
+    to the proxy's place, or to a part of it, edits the run.
     """
 
     def __init__(self, model: InterpretableModel, address: str, name: str) -> None:
@@ -111,7 +112,7 @@ def _delegate(name: str, fn: Callable[..., Any], *, reflected: bool = False) -> 
 for _op in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
     _delegate(f"__{_op}__", getattr(operator, _op))
     _delegate(f"__r{_op}__", getattr(operator, _op), reflected=True)
-for _op in ("lt", "le", "gt", "ge", "neg", "abs"):
+for _op in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
     _delegate(f"__{_op}__", getattr(operator, _op))
 
 

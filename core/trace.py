@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from .arrays import arrays_of, nested
+from .arrays import arrays_of, held, nested
 from .edits import Edit, EditReport
 from .errors import TraceError
 from .interventions import replace_with
@@ -68,13 +68,15 @@ class Trace:
         self._run: Run | None = None
         self._logits: Any = None
         self._output: Any = None
+        self._over = False
         self._reports: list[EditReport] | None = None
         self._random: int | None = None
+        self._names: list[str] = []
         self._token: Token[tuple[Trace, ...]] | None = None
-        self._replayed: dict[str, Any] = {}
+        self._final: dict[str, Any] = {}
 
     def __enter__(self) -> Trace:
-        if self._token is not None or self._reports is not None:
+        if self._token is not None:
             raise TraceError("this trace was entered before; start a new one.")
         for address, _ in self._edits:
             self.model.layout.site(address)
@@ -89,15 +91,18 @@ class Trace:
     ) -> None:
         assert self._token is not None
         _open.reset(self._token)
-        if kind is not None:
-            self._run = self._logits = None
-            return
-        run = self._forward()
-        output = self._logits
-        run.forget()
-        self._run = self._logits = None
-        self._reports = run.settle(output, *arrays_of(list(self.saved_values.values())))
-        self._output = output
+        try:
+            if kind is None:
+                run = self._forward()
+        finally:
+            self._over = True
+            output, self._run, self._logits = self._logits, None, None
+        if kind is None:
+            self._names = list(called_names(run))
+            run.forget()
+            kept = [*self.saved_values.values(), *self._final.values()]
+            self._reports = run.settle(output, *arrays_of(kept))
+            self._output = output
 
     # In the block
 
@@ -114,7 +119,9 @@ class Trace:
     def save(self, address: AddressLike, name: str | None = None) -> Any:
         """Read the activation and keep it past the block, under `name`."""
         value = self.read(address)
-        self.saved_values[name or self.model.layout.site(address).key] = value
+        key = self.model.layout.site(address).key
+        self.saved_values[name or key] = held(value)
+        self._final[key] = held(value)
         return value
 
     def edit(self, address: AddressLike, change: Any) -> None:
@@ -125,21 +132,27 @@ class Trace:
             change: A function of the activation, or the value to put there.
         """
         key = self.model.layout.site(address).key
-        if self._token is None or self._reports is not None:
+        if self._token is None or self._over:
             raise TraceError("edits are made inside the block of a trace.")
         self._edits.append((key, change if callable(change) else replace_with(change)))
         self._run = self._logits = None
+        self._final.clear()
 
     def _forward(self) -> Run:
         if self._token is None:
             raise TraceError("open the trace first: `with model.trace(prompt) as trace:`.")
-        if self._reports is not None:
+        self._refuse_if_broken_off()
+        if self._over:
             raise TraceError(
                 "the trace is over. Save inside the block, or read trace.activations[…] after it."
             )
         if self._run is None:
             self._run, self._logits = self._start(everything=True)
         return self._run
+
+    def _refuse_if_broken_off(self) -> None:
+        if self._over and self._reports is None:
+            raise TraceError("an error ended this trace's block: it has no output and no values.")
 
     def _start(self, *, everything: bool, watch: Sequence[AddressLike] = ()) -> tuple[Run, Any]:
         edits = [Edit(a, f, allow_unchanged=self._allow_unchanged) for a, f in self._edits]
@@ -155,10 +168,10 @@ class Trace:
     @property
     def output(self) -> Any:
         """What the model returned: logits (B, S, V). In the block, lazy."""
-        if self._reports is None:
+        self._refuse_if_broken_off()
+        if not self._over:
             self._forward()
-            return self._logits
-        return self._output
+        return held(self._output if self._over else self._logits)
 
     @property
     def reports(self) -> list[EditReport]:
@@ -169,7 +182,7 @@ class Trace:
 
     def get(self, name: str) -> Any:
         """A saved value by its name, or None."""
-        return self.saved_values.get(name)
+        return held(self.saved_values.get(name))
 
     def get_activation(self, name: AddressLike) -> Any:
         """An activation by module path or point; see `activations`."""
@@ -180,6 +193,15 @@ class Trace:
         """Every activation by address, in the block and after it."""
         return Activations(self)
 
+    @property
+    def replayable(self) -> bool:
+        """Whether the block is over and ended well."""
+        return self._reports is not None
+
+    def names(self) -> list[str]:
+        """Paths of the modules that the run called."""
+        return self._names if self._over else list(called_names(self._forward()))
+
     def replay(self, addresses: Sequence[AddressLike]) -> dict[str, Any]:
         """Run again to fetch activations that were not saved, all in one pass.
 
@@ -188,7 +210,7 @@ class Trace:
                 since, or an edit depends on something else than its input.
         """
         keys = [self.model.layout.site(a).key for a in addresses]
-        missing = [k for k in dict.fromkeys(keys) if k not in self._replayed]
+        missing = [k for k in dict.fromkeys(keys) if k not in self._final]
         if missing:
             run, output = self._start(everything=False, watch=missing)
             values = {key: run.read(key) for key in missing}
@@ -200,14 +222,15 @@ class Trace:
                     "changed since, or an edit is not a function of its input. "
                     "Save what you need inside the block."
                 )
-            self._replayed.update(values)
-        return {k: self._replayed[k] for k in keys}
+            self._final.update(values)
+        return {k: held(self._final[k]) for k in keys}
 
 
 class Activations(Mapping[str, Any]):
     """The activations of a trace by address: every module path, and every point.
 
-    Iterating lists module paths; each spelling of an address finds its value.
+    Iterating lists the paths of the modules that the run called; each spelling of an address
+    finds its value. A module that was called several times has a tuple, call by call.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -219,25 +242,20 @@ class Activations(Mapping[str, Any]):
         return self.trace.model.layout
 
     def __getitem__(self, address: AddressLike) -> Any:
-        if self.trace._reports is None:
-            return self.trace.read(address)
-        key = self.layout.site(address).key
-        if key in self.trace.saved_values:
-            return self.trace.saved_values[key]
-        return self.trace.replay([address])[key]
+        return self.fetch([address])[0]
 
     def fetch(self, addresses: Sequence[AddressLike]) -> list[Any]:
         """Several activations at the cost of one run."""
-        if self.trace._reports is None:
+        if not self.trace.replayable:
             return [self.trace.read(a) for a in addresses]
         found = self.trace.replay(addresses)
         return [found[self.layout.site(a).key] for a in addresses]
 
     def __iter__(self) -> Iterator[str]:
-        return iter([path for path in self.layout.modules if path])
+        return iter(self.trace.names())
 
     def __len__(self) -> int:
-        return len(self.layout.modules) - 1
+        return len(self.trace.names())
 
     def __contains__(self, address: object) -> bool:
         try:
@@ -245,6 +263,13 @@ class Activations(Mapping[str, Any]):
         except (LookupError, TypeError):
             return False
         return True
+
+
+def called_names(run: Run) -> Iterator[str]:
+    """Paths of the modules whose output a run kept, the root's left out."""
+    for path, module in run.layout.modules.items():
+        if path and run.handlers[id(module)].count:
+            yield path
 
 
 @contextmanager
