@@ -22,8 +22,19 @@ GEMMA3 = replace(
 # Gemma 2 caps its scores with a tanh, which the fused kernel does not do.
 GEMMA2 = replace(GEMMA3, name="gemma2", model_types=("gemma2",), attention=OwnSoftmax())
 
+# The checkpoint with eyes: the same tower below a wrapper, its output tied to the embedding.
+GEMMA3_VISION = replace(
+    GEMMA3,
+    name="gemma3-vision",
+    model_types=("gemma3",),
+    embed="language_model.model.embed_tokens",
+    layers="language_model.model.layers",
+    final_norm="language_model.model.norm",
+    head="language_model.lm_head",
+)
+
 
 @hookimpl
 def mlxray_adapters() -> list[Adapter]:
-    """Gemma 1, 2 and 3 (text)."""
-    return [GEMMA, GEMMA2, GEMMA3]
+    """Gemma 1, 2 and 3."""
+    return [GEMMA, GEMMA2, GEMMA3, GEMMA3_VISION]

@@ -8,11 +8,26 @@ from mlxray import Adapter, hookimpl
 
 from .llama import LLAMA
 
+QWEN = replace(
+    LLAMA,
+    name="qwen",
+    model_types=("qwen",),
+    embed="transformer.wte",
+    layers="transformer.h",
+    final_norm="transformer.ln_f",
+    attn="attn",
+    attn_norm="ln_1",
+    mlp_norm="ln_2",
+    out_proj="c_proj",
+    down_proj="c_proj",
+    heads="num_attention_heads",
+    kv_heads="num_attention_heads",
+)
 QWEN2 = replace(LLAMA, name="qwen2", model_types=("qwen2",))
 QWEN3 = replace(LLAMA, name="qwen3", model_types=("qwen3",))
 
 
 @hookimpl
 def mlxray_adapters() -> list[Adapter]:
-    """Qwen 2, 2.5 and 3."""
-    return [QWEN2, QWEN3]
+    """Qwen 1 to 3."""
+    return [QWEN, QWEN2, QWEN3]

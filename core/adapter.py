@@ -46,13 +46,16 @@ class Adapter:
         embed, layers, final_norm, head: Paths from the root; `head` may be missing in a model
             that ties its output to the embedding.
         positions: Table of learned positions, whose rows bound the prompt; None with RoPE.
-        attn, mlp, attn_norm, mlp_norm: Paths from a block.
+        attn, mlp: Paths from a block.
+        attn_norm, mlp_norm: Norms before a sub-layer; None where there is none.
         post_attn_norm, post_mlp_norm: Norms between a sub-layer and the residual stream.
         out_proj: Output projection, from the attention module.
         down_proj: Down projection, from the MLP.
         heads, kv_heads: Attributes of the attention module that count heads.
         attention: How the model computes attention.
         absent: Points that the family does not have, each with the reason.
+        departures: Identities of the vocabulary that the family does not keep (by the name of
+            their check in `mlxray.testing`), each with the reason.
         notes: What a person should know of how the roles were found.
     """
 
@@ -65,8 +68,8 @@ class Adapter:
     positions: str | None = None
     attn: str = "self_attn"
     mlp: str = "mlp"
-    attn_norm: str = "input_layernorm"
-    mlp_norm: str = "post_attention_layernorm"
+    attn_norm: str | None = "input_layernorm"
+    mlp_norm: str | None = "post_attention_layernorm"
     post_attn_norm: str | None = None
     post_mlp_norm: str | None = None
     out_proj: str = "o_proj"
@@ -75,6 +78,7 @@ class Adapter:
     kv_heads: str = "n_kv_heads"
     attention: AttentionSeam = FusedAttention()
     absent: Mapping[str, str] = field(default_factory=dict)
+    departures: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

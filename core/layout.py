@@ -229,6 +229,8 @@ class Layout:
         if name == "attn_add":
             return ModuleSite(key, add, "output")
         if name == "resid_mid":
+            if adapter.mlp_norm is None:
+                raise PointAbsent(name, "no norm reads the stream before the MLP")
             return ResidMidSite(key, block, self.role(layer, adapter.mlp_norm), add)
         if name == "head_out":
             out_proj = self.role(layer, adapter.attn, adapter.out_proj)

@@ -1,0 +1,98 @@
+"""Rows, padding and the cache: each prompt gets what it gets alone and at once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import PointAbsent
+from ..points import AddressLike
+from ..run import Run
+from .numbers import TOLERANCE, Array, Tally, distance, numpy64
+from .report import Row
+from .subject import Subject, logits_of
+
+
+def _watched(
+    subject: Subject, tokens: mx.array, addresses: list[AddressLike], cache: Any = None
+) -> tuple[Array, list[Array | None]]:
+    run = Run(subject.layout, watch=addresses)
+    logits = numpy64(logits_of(run.execute(tokens, cache=cache)))
+    values: list[Array | None] = []
+    for address in addresses:
+        try:
+            values.append(numpy64(run.read(address)))
+        except PointAbsent:
+            values.append(None)
+    return logits, values
+
+
+def _points(subject: Subject) -> list[AddressLike]:
+    """The last layer's stream and the last attention pattern."""
+    return [
+        (point, layers[-1])
+        for point in ("resid_post", "pattern")
+        if (layers := subject.layers_with(point))
+    ]
+
+
+def check_batch(subject: Subject) -> Iterator[Row]:
+    """Each row of a batch gives what it gives alone; in a right-padded batch too."""
+    points = _points(subject)
+    together, padded = Tally("batch", "model"), Tally("right padding", "model")
+    length = subject.tokens.shape[1]
+    short = max(1, length // 2)
+    batch, batch_values = _watched(subject, subject.tokens, points)
+    ids: Any = subject.tokens.tolist()
+    ragged = subject.model.tokens.batch([ids[0][:short], ids[1]])
+    pads, pads_values = _watched(subject, ragged.ids, points)
+    for row, end in ((0, short), (1, length)):
+        alone, values = _watched(subject, subject.tokens[row : row + 1], points)
+        swapped = batch[1 - row : 2 - row]
+        together.equal(None, batch[row : row + 1], alone, without=[swapped])
+        single, single_values = _watched(subject, subject.tokens[row : row + 1, :end], points)
+        padded.equal(None, pads[row : row + 1, :end], single, without=[swapped[:, :end]])
+        for full, one in zip(batch_values, values, strict=True):
+            if full is not None and one is not None:
+                together.equal(None, full[row : row + 1], one)
+        for full, one in zip(pads_values, single_values, strict=True):
+            if full is not None and one is not None:
+                cut = full[row : row + 1, ..., :end, : one.shape[-1]]
+                padded.equal(None, cut, one)
+    yield from together.rows()
+    yield from padded.rows()
+
+
+def check_cache(subject: Subject) -> Iterator[Row]:
+    """With mlx-lm's cache, token by token gives what the whole prompt gives at once."""
+    tally = Tally("cache", "model")
+    if "cache" not in inspect.signature(type(subject.root).__call__).parameters:
+        tally.note("skipped", None, "the model takes no cache")
+        yield from tally.rows()
+        return
+    from mlx_lm.models.cache import make_prompt_cache
+
+    points = _points(subject)
+    whole, whole_values = _watched(subject, subject.tokens, points)
+    at_once, _ = _watched(subject, subject.tokens, points, make_prompt_cache(subject.root))
+    tally.equal(None, at_once, whole, without=[whole[:, ::-1]])
+    cache = make_prompt_cache(subject.root)
+    for position in range(subject.tokens.shape[1]):
+        step = subject.tokens[:, position : position + 1]
+        logits, values = _watched(subject, step, points, cache)
+        tally.equal(None, logits[:, 0], whole[:, position])
+        for got, want in zip(values, whole_values, strict=True):
+            if got is None or want is None:
+                continue
+            row = want[..., position : position + 1, :]
+            if want.ndim == 4:
+                # A window's cache holds only the keys that it may see, in an order of its own.
+                row = np.sort(row[..., max(0, position + 1 - got.shape[-1]) : position + 1])
+                got = np.sort(got)
+            if distance(got, row) > TOLERANCE:
+                tally.note("failed", None, "an activation differs with the cache")
+    yield from tally.rows()

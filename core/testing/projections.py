@@ -1,0 +1,83 @@
+"""From heads and neurons back to the residual stream: the output and down projections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import mlx.core as mx
+import numpy as np
+
+from .numbers import Array, Tally, numpy64
+from .report import Row
+from .residual import DEAD
+from .subject import Subject
+
+
+def merged(z: Array) -> Array:
+    """(B, H, S, d) → (B, S, H·d)."""
+    batch, heads, tokens, width = z.shape
+    side_by_side: Array = z.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * width)
+    return side_by_side
+
+
+def through(module: Callable[[mx.array], mx.array], x: Array) -> Array:
+    """What a module of the model answers to `x`, and nothing else of the model."""
+    return numpy64(module(mx.array(x.astype(np.float32))))
+
+
+def check_out_proj(subject: Subject) -> Iterator[Row]:
+    """The output projection of ``z`` is ``attn_out``."""
+    tally = Tally("out_proj", "z")
+    adapter, layout = subject.model.adapter, subject.layout
+    for layer in subject.layers_with("z", "attn_out", "head_out"):
+        module = layout.modules[layout.role(layer, adapter.attn, adapter.out_proj)]
+        z, out = subject.values["z", layer], subject.values["attn_out", layer]
+        if (heads := layout.heads(layer)) != z.shape[1]:
+            tally.note("failed", layer, f"z has {z.shape[1]} heads, {adapter.heads!r} says {heads}")
+            continue
+        without = [through(module, np.zeros_like(merged(z)))]
+        if heads > 1:
+            without.append(through(module, merged(np.roll(z, 1, axis=1))))
+        tally.equal(layer, through(module, merged(z)), out, without=without)
+    yield from tally.rows()
+
+
+def check_head_out(subject: Subject) -> Iterator[Row]:
+    """``head_out`` sums to ``attn_out`` less bias, and each head's share comes of its ``z``."""
+    total, share = Tally("head_sum", "head_out"), Tally("head_share", "head_out")
+    adapter, layout = subject.model.adapter, subject.layout
+    for layer in subject.layers_with("attn_out", "head_out"):
+        module = layout.modules[layout.role(layer, adapter.attn, adapter.out_proj)]
+        heads = subject.values["head_out", layer]
+        z = subject.value("z", layer)
+        width = z.shape[1] * z.shape[3] if z is not None else 0
+        bias = through(module, np.zeros((1, 1, width))) if width else np.zeros(1)
+        out = subject.values["attn_out", layer]
+        total.equal(layer, heads.sum(1) + bias, out, without=[heads[:, 1:].sum(1) + bias])
+        if z is None or "out_proj" in adapter.departures:
+            continue
+        alone = []
+        for head in range(z.shape[1]):
+            only = np.zeros_like(z)
+            only[:, head] = z[:, head]
+            alone.append(through(module, merged(only)) - bias)
+        want = np.stack(alone, 1)
+        others = [np.roll(want, 1, axis=1)] if len(alone) > 1 else [0 * want]
+        share.equal(layer, heads, want, without=others)
+    yield from total.rows()
+    yield from share.rows()
+
+
+def check_down_proj(subject: Subject) -> Iterator[Row]:
+    """The down projection of ``mlp_act`` is ``mlp_out``."""
+    tally = Tally("down_proj", "mlp_act")
+    adapter, layout = subject.model.adapter, subject.layout
+    for layer in subject.layers_with("mlp_act", "mlp_out"):
+        module = layout.modules[layout.role(layer, adapter.mlp, adapter.down_proj)]
+        act, out = subject.values["mlp_act", layer], subject.values["mlp_out", layer]
+        if not out.any():
+            tally.note("skipped", layer, DEAD)
+            continue
+        without = [through(module, 0 * act), through(module, np.roll(act, 1, axis=-1))]
+        tally.equal(layer, through(module, act), out, without=without)
+    yield from tally.rows()
