@@ -1,0 +1,73 @@
+"""Tables of the documentation that come from the code."""
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlxray import hookspecs, registry
+from mlxray.points import POINTS
+
+PLUGIN = Path(__file__).resolve().parent / "plugins/mlxray-entropy"
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table, with an empty line before and after it."""
+    columns = list(columns)
+    lines = [columns, ["---"] * len(columns), *map(list, rows)]
+    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+
+
+def points() -> str:
+    """The vocabulary of hook points."""
+    rows = (
+        (f"`{p.name}`", p.axes, "each layer" if p.per_layer else "model", p.meaning)
+        for p in POINTS.values()
+    )
+    return table(("point", "shape", "of", "what it is"), rows)
+
+
+def hooks() -> str:
+    """The hook specifications."""
+    names = [name for name in vars(hookspecs) if name.startswith("mlxray_")]
+    rows = ((f"`{name}`", _first_line(getattr(hookspecs, name))) for name in names)
+    return table(("hook", "gives"), rows)
+
+
+def _first_line(documented: object) -> str:
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def adapters() -> str:
+    """The families that have an adapter of their own."""
+    own = {row.name for row in registry.rows() if row.distribution == "mlxray"}
+    rows = (
+        (f"`{a.name}`", ", ".join(f"`{t}`" for t in a.model_types))
+        for a in registry.all("adapter")
+        if a.name in own and getattr(a, "model_types", ())
+    )
+    return table(("adapter", "model types"), rows)
+
+
+def analyses() -> str:
+    """The analyses that come with mlxray."""
+    own = {row.name for row in registry.rows() if row.distribution == "mlxray"}
+    rows = (
+        (f"`{a.name}`", f"`{a.result.__name__}`", a.summary)
+        for a in registry.all("analysis")
+        if a.name in own
+    )
+    return table(("analysis", "result", "what it does"), rows)
+
+
+def plugin_project() -> str:
+    """The project file of the example package."""
+    return _included(PLUGIN / "pyproject.toml", "toml")
+
+
+def plugin_module() -> str:
+    """The module of the example package."""
+    return _included(PLUGIN / "mlxray_entropy.py", "python")
+
+
+def _included(file: Path, language: str) -> str:
+    return f"\n```{language}\n{file.read_text(encoding='utf-8')}```\n\n"
