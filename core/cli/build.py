@@ -1,0 +1,121 @@
+"""A command for a registered analysis: its options are the function's own parameters."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from ..display import show_lines, show_text
+from ..plugins import Analysis
+from .docstrings import split_docstring
+from .options import POCKET, Json, ModelName, Rows, Save, load
+from .parameters import Parameter, parameters_of
+from .show import ROWS, show_result
+
+#: The options of every analysis: annotation and default.
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "model": (ModelName, POCKET),
+    "json": (Json, False),
+    "save": (Save, None),
+    "rows": (Rows, ROWS),
+}
+_PREFIX = "common_"
+
+
+def analysis_command(analysis: Analysis[..., Any]) -> Any:
+    """The command ``mlxray run NAME``, as typer makes it from a function."""
+    parameters = parameters_of(analysis)
+
+    def run(**given: Any) -> None:
+        common = {name: given.pop(_PREFIX + name) for name in _COMMON}
+        values = read_values(analysis.name, parameters, given)
+        result = analysis(load(common["model"]), **values)
+        show_result(result, json=common["json"], save=common["save"], limit=common["rows"])
+
+    declared = [_declare(p) for p in parameters]
+    for name, (annotation, default) in _COMMON.items():
+        declared.append(
+            inspect.Parameter(
+                _PREFIX + name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=default,
+                annotation=annotation,
+            )
+        )
+    run.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in declared}
+    description, _ = split_docstring(analysis.fn.__doc__)
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    app.command(
+        analysis.name,
+        help=escape(show_lines(description)) or "(no description)",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )(run)
+    return typer.main.get_command(app)
+
+
+def read_values(
+    analysis: str, parameters: list[Parameter], given: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments for the analysis, from the words that stood on the command line.
+
+    Raises:
+        BadParameter: if a word cannot be read, or only Python can give the value.
+    """
+    values = {}
+    for parameter in parameters:
+        words = given[parameter.name]
+        shown = parameter.name.upper() if parameter.positional else parameter.option
+        if parameter.reader is None:
+            if words is not None or parameter.required:
+                raise typer.BadParameter(
+                    f"{parameter.kind} cannot be written on a command line; in Python: "
+                    f"model.{analysis}(…, {parameter.name}=…).",
+                    param_hint=shown,
+                )
+        elif isinstance(words, bool):
+            values[parameter.name] = words
+        elif words:
+            try:
+                values[parameter.name] = parameter.reader.value(
+                    [words] if isinstance(words, str) else words
+                )
+            except ValueError as error:
+                raise typer.BadParameter(f"{error}.", param_hint=shown) from None
+    return values
+
+
+def _declare(parameter: Parameter) -> inspect.Parameter:
+    """A parameter as typer reads it: words, or a flag, or nothing."""
+    reader, told = parameter.reader, [parameter.help] if parameter.help else []
+    kind: Any = list[str] | None if reader and reader.many else str | None
+    names, metavar = [parameter.option], reader.shown if reader else "PYTHON"
+    if reader is None:
+        told = [f"Only from Python: {parameter.kind}.", *told]
+    elif parameter.positional:
+        kind = list[str] if reader.many else str
+    elif reader.flag:
+        kind = bool | None
+        names = [f"{parameter.option}/--no-{parameter.option[2:]}"]
+    elif reader.many and not reader.commas:
+        told.append("May be repeated.")
+    if not parameter.required and parameter.default not in (None, False):
+        told.append(f"(default: {show_text(str(parameter.default), 60)})")
+    help_text = escape(show_text(" ".join(told)))
+    made: Any
+    if parameter.positional:
+        made = typer.Argument(metavar=parameter.name.upper(), help=help_text)
+    elif reader is not None and reader.flag:
+        made = typer.Option(*names, help=help_text, metavar="", show_default=False)
+    else:
+        made = typer.Option(*names, metavar=metavar, help=help_text, show_default=False)
+    must = parameter.required and reader is not None
+    return inspect.Parameter(
+        parameter.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if must else None,
+        annotation=Annotated[kind, made],
+    )

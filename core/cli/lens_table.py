@@ -1,0 +1,100 @@
+"""The logit lens as a table: layers down, the prompt's tokens across."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from ..display import show_text, show_token
+from .grid import MARGIN, grid, heat_cell, token_cell
+from .terminal import bar, heat_color, percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..results import LensResult
+
+#: Cells that one token may take, the probability with its gaps, and the bar behind it.
+TOKEN, CHANCE, SHORTEST_BAR, LONGEST_BAR = 12, 6, 5, 20
+
+
+@dataclass(frozen=True)
+class LensTable:
+    """Draws a lens result of the model called `name`."""
+
+    name: str
+
+    def __call__(self, result: LensResult, console: Console) -> None:
+        widths = _widths(result)
+        beside = MARGIN + CHANCE + SHORTEST_BAR
+        shown = _last_that_fit(widths, console.width - beside)
+        console.print(_title(self.name, result, len(shown)))
+        bars = min(LONGEST_BAR, console.width - beside - sum(widths[i] + 2 for i in shown))
+        console.print(_grid(result, widths, shown, max(0, bars) + SHORTEST_BAR))
+        if max(len(result[layer][-1]) for layer in result.layers) > 1:
+            console.print(_ranking(result, console.width))
+
+
+def _title(name: str, result: LensResult, shown: int) -> Text:
+    told = f"logit lens of {result.point}: below each token, the likeliest next"
+    if shown < len(result.positions):
+        told += f" (last {shown} of {len(result.positions)})"
+    title = Text(
+        f"\nWhat {show_text(name, 40)} would say next, if it stopped at each layer\n", "bold"
+    )
+    return title.append(told + "\n", style="not bold dim")
+
+
+def _widths(result: LensResult) -> list[int]:
+    """For each position, the cells that its widest token takes."""
+    columns = (
+        [result.tokens[position], *(result[layer][i][0][2] for layer in result.layers)]
+        for i, position in enumerate(result.positions)
+    )
+    return [max(cell_len(show_token(text, TOKEN)) for text in column) for column in columns]
+
+
+def _last_that_fit(widths: list[int], room: int) -> range:
+    """Indices from the first that fits to the last, which is always shown."""
+    first, used = len(widths) - 1, widths[-1] + 2
+    while first and used + widths[first - 1] + 2 <= room:
+        first -= 1
+        used += widths[first] + 2
+    return range(first, len(widths))
+
+
+def _grid(result: LensResult, widths: list[int], shown: range, bars: int) -> Text:
+    heads = [token_cell(result.tokens[result.positions[i]], widths[i], "bold") for i in shown]
+    heads.append(Text(" " * (CHANCE + bars)))
+    rows = []
+    for layer in result.layers:
+        best = [position[0][2] for position in result[layer]]
+        chances = [position[0] for position in result.probabilities[layer]]
+        cells = [heat_cell(best[i], widths[i], chances[i]) for i in shown]
+        last = chances[-1]
+        cells.append(Text(f"{percent(last):>{CHANCE - 1}} ", style="bold" if last >= 0.5 else ""))
+        cells.append(Text(bar(last, bars), style=heat_color(last)))
+        rows.append((layer, cells))
+    return grid(heads, rows)
+
+
+def _ranking(result: LensResult, width: int) -> Text:
+    """The best predictions at the last position, layer by layer."""
+    ranks = max(len(result[layer][-1]) for layer in result.layers)
+    texts = [t[2] for layer in result.layers for t in result[layer][-1]]
+    room = max(cell_len(show_token(text, TOKEN)) for text in texts)
+    ranks = max(1, min(ranks, (width - MARGIN) // (room + 9)))
+    heads = [Text(f" {f'{rank}.':<{room + 8}}", style="dim") for rank in range(1, ranks + 1)]
+    rows = []
+    for layer in result.layers:
+        pairs = zip(result[layer][-1], result.probabilities[layer][-1], strict=True)
+        cells = []
+        for (_, _, token), chance in list(pairs)[:ranks]:
+            cells += [heat_cell(token, room, chance), Text(f"{percent(chance):>5}  ")]
+        rows.append((layer, cells))
+    token = show_token(result.tokens[result.positions[-1]])
+    title = Text.assemble((f"\nMost likely after {token}\n\n", "bold"))
+    return title.append_text(grid(heads, rows))

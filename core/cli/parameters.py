@@ -1,0 +1,120 @@
+"""The parameters of a registered analysis, as a command line sees them."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..plugins import Analysis
+from .docstrings import split_docstring
+from .readers import Reader, reader_for, reader_like
+
+#: Options of every command, whose names an analysis' own parameter cannot have.
+TAKEN = ("model", "json", "save", "rows", "debug", "help")
+
+_MISSING = inspect.Parameter.empty
+_UNKNOWN = object()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an analysis.
+
+    Attributes:
+        name: As in Python.
+        option: As on the command line.
+        reader: How it is read; None if only Python can give it.
+        required: Whether it has no default.
+        positional: Whether it stands on the command line without its name.
+        default: As declared.
+        help: What the docstring says of it.
+        kind: The annotation as text.
+    """
+
+    name: str
+    option: str
+    reader: Reader | None
+    required: bool
+    positional: bool
+    default: Any
+    help: str
+    kind: str
+
+
+def parameters_of(analysis: Analysis[..., Any]) -> list[Parameter]:
+    """All parameters but the model."""
+    told = split_docstring(analysis.fn.__doc__)[1]
+    declared = [
+        p
+        for p in list(analysis.signature.parameters.values())[1:]
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    readers = {p.name: _reader(p, analysis.fn) for p in declared}
+    positional = [p.name for p in declared if _stands_alone(p, readers[p.name])]
+    # Only the last one may take any number of words.
+    positional = [n for n in positional if n == positional[-1] or not _many(readers[n])]
+    return [
+        Parameter(
+            name=p.name,
+            option=option_name(analysis.name, p.name),
+            reader=readers[p.name],
+            required=p.default is _MISSING,
+            positional=p.name in positional,
+            default=p.default,
+            help=told.get(p.name, ""),
+            kind=_kind(p),
+        )
+        for p in declared
+    ]
+
+
+def option_name(analysis: str, parameter: str) -> str:
+    """``top_k`` → ``--top-k``; a name that every command has gets the analysis' before it."""
+    stem = f"{analysis}_{parameter}" if parameter in TAKEN else parameter
+    return "--" + stem.strip("_").replace("_", "-")
+
+
+def _many(reader: Reader | None) -> bool:
+    return reader is not None and reader.many
+
+
+def _stands_alone(parameter: inspect.Parameter, reader: Reader | None) -> bool:
+    return (
+        parameter.default is _MISSING
+        and parameter.kind is not parameter.KEYWORD_ONLY
+        and reader is not None
+        and not reader.flag
+    )
+
+
+def _reader(parameter: inspect.Parameter, fn: Any) -> Reader | None:
+    kind = _resolved(parameter.annotation, fn)
+    if kind in (_MISSING, Any) and parameter.default is _MISSING:
+        return reader_for(str)  # what has no type and no default is a prompt
+    return reader_for(kind) or reader_like(parameter.default)
+
+
+def _resolved(annotation: Any, fn: Any) -> Any:
+    """An annotation as a type.
+
+    One at a time, unlike `typing.get_type_hints`: that gives up where any of them (the model's,
+    say) names what is imported for type checkers alone.
+    """
+    if not isinstance(annotation, str):
+        return annotation
+    known = {**vars(collections.abc), **vars(typing), "Path": Path}
+    known.update(getattr(inspect.unwrap(fn), "__globals__", {}))
+    try:
+        return eval(annotation, known)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return _UNKNOWN
+
+
+def _kind(parameter: inspect.Parameter) -> str:
+    if parameter.annotation is _MISSING:
+        return type(parameter.default).__name__
+    return inspect.formatannotation(parameter.annotation).strip("'")

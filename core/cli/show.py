@@ -1,0 +1,101 @@
+"""Showing a result as the user asked: a table, JSON, a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..display import show_text
+from .terminal import errors, output, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..results import AnalysisResult
+
+#: Rows of a table that are printed unless more are asked for.
+ROWS = 50
+
+Painter = Callable[[Any, "Console"], None]
+
+
+def show_result(
+    result: AnalysisResult,
+    *,
+    json: bool,
+    save: Path | None,
+    limit: int = 0,
+    paint: Painter | None = None,
+) -> None:
+    """Print a result, and write it to a file where one is named.
+
+    Args:
+        result: What an analysis returned.
+        json: Print JSON, and nothing else, on stdout.
+        save: Where to write it too.
+        limit: Rows of the table to show; 0 for all.
+        paint: A drawing of its own in place of the table.
+    """
+    if json:
+        print_json(result.to_json())
+    else:
+        console = output()
+        if paint is not None:
+            paint(result, console)
+        else:
+            columns, rows = result.rows()
+            console.print(table(columns, rows[: limit or None]))
+            if limit and len(rows) > limit:
+                console.print(f" … and {len(rows) - limit} more rows (--rows 0 shows all)\n")
+        console.print("\n" + show_text(result.summary()), style="bold")
+    if save is not None:
+        errors().print(f"wrote {show_text(str(result.save(save)))}", soft_wrap=True)
+
+
+def new_table(*columns: str) -> Table:
+    """An empty table in the house's style."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        header_style="bold",
+    )
+    for column in columns:
+        made.add_column(Text(show_text(column)), overflow="fold")
+    return made
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """A table of foreign values; numbers stand on the right."""
+    from rich.text import Text
+
+    made = new_table(*map(str, columns))
+    formats = []
+    for index, column in enumerate(made.columns):
+        values = [row[index] for row in rows]
+        formats.append(_float_format(values))
+        if values and all(isinstance(v, (int, float)) for v in values):
+            column.justify = "right"
+    for row in rows:
+        made.add_row(*(Text(cell(v, f)) for v, f in zip(row, formats, strict=True)))
+    return made
+
+
+def cell(value: Any, float_format: str = ".4g") -> str:
+    """A value of a table as text."""
+    if isinstance(value, float):
+        return format(value, float_format)
+    return show_text(value if isinstance(value, str) else str(value))
+
+
+def _float_format(values: Sequence[Any]) -> str:
+    """Equal decimals where four of them tell enough of every number."""
+    sizes = [abs(v) for v in values if isinstance(v, float) and v]
+    return ".4f" if sizes and min(sizes) >= 1e-3 and max(sizes) < 1e4 else ".4g"
