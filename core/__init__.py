@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .resolver import ModuleResolver as ModuleResolver
     from .results import AnalysisResult as AnalysisResult
     from .results import TableResult as TableResult
+    from .results import TunedLens as TunedLens
     from .trace import Trace as Trace
     from .utilities import batch_get_activations as batch_get_activations
     from .utilities import collect_activations as collect_activations
@@ -66,6 +67,7 @@ _HOMES = {
     "OwnSoftmax": "adapter",
     "TableResult": "results",
     "Trace": "trace",
+    "TunedLens": "results",
     "Visualizer": "plugins",
     "analysis": "plugins",
     "batch_get_activations": "utilities",

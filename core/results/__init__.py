@@ -7,6 +7,7 @@ from .heads import HeadScore, HeadScoresResult
 from .lens import LensResult
 from .patching import PatchingResult
 from .path import PathResult
+from .tuned_lens import TunedLens
 
 __all__ = [
     "AnalysisResult",
@@ -19,5 +20,6 @@ __all__ = [
     "PatchingResult",
     "PathResult",
     "TableResult",
+    "TunedLens",
     "plain",
 ]
