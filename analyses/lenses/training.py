@@ -14,7 +14,7 @@ from mlx import optimizers
 from mlxray import InterpretableModel, analysis
 from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results.tuned_lens import TunedLens
+from mlxray.results import TunedLens
 
 from .readout import rows_at_once
 

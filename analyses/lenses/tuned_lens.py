@@ -8,8 +8,7 @@ from typing import Any
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError
-from mlxray.results import LensResult
-from mlxray.results.tuned_lens import TunedLens
+from mlxray.results import LensResult, TunedLens
 from mlxray.tail import Norm
 
 from ..prompts import one_prompt
