@@ -1,6 +1,7 @@
 """Result types: what analyses return and visualizers draw."""
 
 from .attention import AttentionResult
+from .attribution import AttributionMapResult, AttributionResult, Certificate
 from .base import AnalysisResult, TableResult, plain
 from .circuit import CircuitResult, EdgeScoresResult
 from .heads import HeadScore, HeadScoresResult
@@ -12,6 +13,9 @@ from .tuned_lens import TunedLens
 __all__ = [
     "AnalysisResult",
     "AttentionResult",
+    "AttributionMapResult",
+    "AttributionResult",
+    "Certificate",
     "CircuitResult",
     "EdgeScoresResult",
     "HeadScore",
