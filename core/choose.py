@@ -47,8 +47,8 @@ def choose_adapter(
     named = registry.get("adapter", adapter) if isinstance(adapter, str) else adapter
     if isinstance(named, AdapterFinder):
         named = named.find(root, layers)
-    if named is None and layers is None:
-        named = _by_type(root)
+    if named is None:
+        named = _by_type(root, layers)
     found: Adapter = named or _by_looking(root, layers)
     paths = [path for path, _ in root.named_modules() if path]
     given = {"embed": embed, "final_norm": final_norm, "head": head}
@@ -58,11 +58,12 @@ def choose_adapter(
     return replace(found, **changes) if changes else found
 
 
-def _by_type(root: nn.Module) -> Adapter | None:
+def _by_type(root: nn.Module, layers: str | None) -> Adapter | None:
     adapters = [a for a in registry.all("adapter") if isinstance(a, Adapter)]
     for name in model_types(root):
         for adapter in adapters:
-            if name in adapter.model_types:
+            agrees = layers is None or f".{adapter.layers}".endswith(f".{layers}")
+            if name in adapter.model_types and agrees:
                 return adapter
     return None
 
