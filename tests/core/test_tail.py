@@ -1,4 +1,4 @@
-"""The model's tail where there is no final norm."""
+"""The model's tail: its final norm left out, replaced, or not there."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -47,3 +47,12 @@ def test_leaving_out_a_norm_that_is_not_there_changes_nothing(model):
 def test_a_norm_that_is_not_there_cannot_be_replaced(model):
     with pytest.raises(PointAbsent):
         model.finish_from(mx.zeros((1, 3, 8)), final_norm=nn.RMSNorm(8))
+
+
+def test_the_model_s_own_norm_given_as_a_replacement_changes_nothing():
+    pocket = InterpretableModel("pocket")
+    residual = mx.random.normal((1, 3, 128), key=mx.random.key(0))
+    own = pocket.finish_from(residual, final_norm=pocket.model.model.norm)
+    assert mx.array_equal(own, pocket.finish_from(residual))
+    by_hand = pocket.model.model.embed_tokens.as_linear(pocket.model.model.norm(residual))
+    assert mx.array_equal(own, by_hand)
