@@ -12,7 +12,7 @@ import mlx.nn as nn
 
 from .arrays import held, number
 from .errors import EditChangedNothing, EditError, EditNeverFired
-from .instrument import active
+from .instrument import under
 
 
 @dataclass
@@ -112,13 +112,12 @@ class Edit:
             # Handles of its own: what is done to them in place must not reach the model.
             kwargs = {name: held(value) for name, value in call.kwargs.items()}
             call = replace(call, args=held(call.args), kwargs=kwargs)
-        with active(None):
-            if self._style == 1:
-                new = self.fn(passed)
-            elif self._style == 2:
-                new = self.fn(passed, call)
-            else:
-                new = self.fn(call.args, passed, call)
+        if self._style == 1:
+            new = under(None, self.fn, passed)
+        elif self._style == 2:
+            new = under(None, self.fn, passed, call)
+        else:
+            new = under(None, self.fn, call.args, passed, call)
         if new is None and self._style == 3:
             new = passed
         # The function may have changed what it got in place, so it is compared all the same.

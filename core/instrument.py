@@ -1,7 +1,7 @@
 """Seeing a module's calls: its class is swapped for a subclass whose call asks the active run.
 
-Swaps are counted, so nested runs and threads may share modules, and the last one out restores
-the class. Which run a call belongs to is a context variable: other threads see none.
+Each swap knows its runs, so nested runs and threads may share modules, and the last one out
+restores the class. Which run a call belongs to is a context variable: other threads see none.
 """
 
 from __future__ import annotations
@@ -32,27 +32,42 @@ class Observer(Protocol):
 
 _active: ContextVar[Observer | None] = ContextVar("mlxray_active_run", default=None)
 _lock = threading.RLock()
-_swapped: dict[int, tuple[nn.Module, type[nn.Module], int]] = {}
+#: id → module, its own class, the runs that watch it
+_swapped: dict[int, tuple[nn.Module, type[nn.Module], set[object]]] = {}
 _subclasses: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def under(
+    observer: Observer | None, function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Call `function` with `observer` as the run that calls belong to (None: no run)."""
+    before = _active.get()
+    try:
+        _active.set(observer)
+        return function(*args, **kwargs)
+    finally:
+        _active.set(before)  # the first thing here and written in C: Ctrl-C finds no gap
 
 
 @contextmanager
 def active(observer: Observer | None) -> Iterator[None]:
-    """Make `observer` the run that calls in this context belong to (None: no run)."""
-    token = _active.set(observer)
+    """`under` as a block."""
+    before = _active.get()
     try:
+        _active.set(observer)
         yield
     finally:
-        _active.reset(token)
+        _active.set(before)
 
 
 def _instrumented(cls: type[nn.Module]) -> type[nn.Module]:
     known = _subclasses.get(cls)
     if known is not None:
         return known
-    original: Original = cls.__call__
 
     def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        # Looked up at each call, since people replace methods of classes while they explore.
+        original: Original = cls.__call__
         observer = _active.get()
         if observer is None:
             return original(self, *args, **kwargs)
@@ -73,35 +88,51 @@ def instrumented(modules: Iterable[nn.Module], *, attention: bool) -> Iterator[N
         modules: Module objects; the same object may be swapped by several runs at once.
         attention: Also watch the fused attention and softmax functions of ``mlx.core``.
     """
-    held: list[int] = []
-    seams = False
+    run = object()
+    swapped = list(modules)
     try:
         with _lock:
-            for module in modules:
-                key = id(module)
-                if key in _swapped:
-                    _, cls, count = _swapped[key]
-                else:
-                    cls, count = type(module), 0
-                _swapped[key] = (module, cls, count + 1)
-                held.append(key)
-                if count == 0:
-                    module.__class__ = _instrumented(cls)
+            for module in swapped:
+                _swap(module, run)
             if attention:
-                seams = True
-                _seams.enter()
+                _seams.enter(run)
         yield
     finally:
-        with _lock:
-            for key in held:
-                module, cls, count = _swapped[key]
-                if count == 1:
-                    module.__class__ = cls
-                    del _swapped[key]
-                else:
-                    _swapped[key] = (module, cls, count - 1)
-            if seams:
-                _seams.leave()
+        # To the end, however far the beginning came: Ctrl-C waits until everything is restored.
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                _leave(swapped, run)
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+
+def _swap(module: nn.Module, run: object) -> None:
+    _, cls, runs = _swapped.setdefault(id(module), (module, type(module), set()))
+    runs.add(run)
+    module.__class__ = _instrumented(cls)
+
+
+def _restore(module: nn.Module, run: object) -> None:
+    entry = _swapped.get(id(module))
+    if entry is None:
+        return
+    _, cls, runs = entry
+    runs.discard(run)
+    if not runs:
+        module.__class__ = cls
+        _swapped.pop(id(module), None)
+
+
+def _leave(modules: list[nn.Module], run: object) -> None:
+    """Undo what `instrumented` did; undoing it twice, or half of it, does no harm."""
+    with _lock:
+        for module in modules:
+            _restore(module, run)
+        _seams.leave(run)
 
 
 def own_class(module: nn.Module) -> type[nn.Module]:
@@ -115,14 +146,17 @@ class _FunctionSeams:
     """Replaces two functions of mlx.core while any run asks for attention points."""
 
     def __init__(self) -> None:
-        self._users = 0
+        self._runs: set[object] = set()
         self._fused: Original = mx.fast.scaled_dot_product_attention
         self._softmax: Original = mx.softmax
+        self._replaced = False
 
-    def enter(self) -> None:
-        self._users += 1
-        if self._users > 1:
-            return
+    def enter(self, run: object) -> None:
+        if not self._runs:
+            self._replace()
+        self._runs.add(run)
+
+    def _replace(self) -> None:
         fused = self._fused = mx.fast.scaled_dot_product_attention
         softmax = self._softmax = mx.softmax
 
@@ -138,14 +172,17 @@ class _FunctionSeams:
                 return softmax(*args, **kwargs)
             return observer.on_softmax(softmax, *args, **kwargs)
 
+        self._replaced = True
         mx.fast.scaled_dot_product_attention = scaled_dot_product_attention
         mx.softmax = watched_softmax
 
-    def leave(self) -> None:
-        self._users -= 1
-        if self._users == 0:
+    def leave(self, run: object) -> None:
+        """Put the functions back if `run` was the last; nothing happens if it never entered."""
+        self._runs.discard(run)
+        if self._replaced and not self._runs:
             mx.fast.scaled_dot_product_attention = self._fused
             mx.softmax = self._softmax
+            self._replaced = False
 
 
 _seams = _FunctionSeams()

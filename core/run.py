@@ -17,7 +17,7 @@ from .arrays import held
 from .attention import Around, Frame
 from .edits import Call, Edit, EditReport
 from .errors import PointAbsent
-from .instrument import Original, active, instrumented
+from .instrument import Original, instrumented, under
 from .layout import Layout
 from .points import AddressLike
 from .sites import Site
@@ -127,10 +127,9 @@ class Run:
             What the model returns: logits (B, S, V).
         """
         modules = [h.module for h in self.handlers.values()]
-        with instrumented(modules, attention=self._attention), active(self):
-            if cache is None:
-                return self.layout.root(held(tokens))
-            return self.layout.root(held(tokens), cache=cache)
+        more = {} if cache is None else {"cache": cache}
+        with instrumented(modules, attention=self._attention):
+            return under(self, self.layout.root, held(tokens), **more)
 
     def read(self, address: AddressLike) -> Any:
         """The value kept at `address`: after the edits there, as the model went on with it."""

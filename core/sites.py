@@ -11,7 +11,7 @@ import mlx.core as mx
 from .attention import head_shares, merge_heads, split_heads
 from .edits import Call, Edit
 from .errors import AddressError, PointAbsent
-from .instrument import active
+from .instrument import under
 
 if TYPE_CHECKING:
     from .run import Run
@@ -176,8 +176,8 @@ class HeadOutSite:
     heads: int
 
     def _shares(self, module: Callable[[mx.array], mx.array], merged: mx.array) -> mx.array:
-        with active(None):
-            return head_shares(module, merged, self.heads)
+        shares: mx.array = under(None, head_shares, module, merged, self.heads)
+        return shares
 
     def plan_watch(self, run: Run) -> None:
         run.handler(self.path).keep_input = True

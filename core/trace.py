@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import mlx.core as mx
 
@@ -20,7 +21,8 @@ from .run import Run
 if TYPE_CHECKING:
     from .model import InterpretableModel
 
-_open: ContextVar[tuple[Trace, ...]] = ContextVar("mlxray_open_traces", default=())
+# Weak: Ctrl-C can strike between a block and its __exit__, and must leave nothing open.
+_open: ContextVar[tuple[ref[Trace], ...]] = ContextVar("mlxray_open_traces", default=())
 
 
 def current_trace(model: InterpretableModel, what: str) -> Trace:
@@ -29,8 +31,9 @@ def current_trace(model: InterpretableModel, what: str) -> Trace:
     Raises:
         TraceError: if there is none.
     """
-    for trace in reversed(_open.get()):
-        if trace.model is model:
+    for opened in reversed(_open.get()):
+        trace = opened()
+        if trace is not None and trace.model is model:
             return trace
     raise TraceError(
         f"{what} exists only during a run. Write:\n"
@@ -72,15 +75,20 @@ class Trace:
         self._reports: list[EditReport] | None = None
         self._random: int | None = None
         self._names: list[str] = []
-        self._token: Token[tuple[Trace, ...]] | None = None
+        self._outer: tuple[ref[Trace], ...] | None = None
         self._final: dict[str, Any] = {}
 
     def __enter__(self) -> Trace:
-        if self._token is not None:
+        if self._outer is not None:
             raise TraceError("this trace was entered before; start a new one.")
         for address, _ in self._edits:
             self.model.layout.site(address)
-        self._token = _open.set((*_open.get(), self))
+        self._outer = _open.get()
+        try:
+            _open.set((*self._outer, ref(self)))
+        except KeyboardInterrupt:
+            _open.set(self._outer)
+            raise
         return self
 
     def __exit__(
@@ -89,8 +97,8 @@ class Trace:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._token is not None
-        _open.reset(self._token)
+        assert self._outer is not None
+        _open.set(self._outer)
         try:
             if kind is None:
                 run = self._forward()
@@ -132,14 +140,14 @@ class Trace:
             change: A function of the activation, or the value to put there.
         """
         key = self.model.layout.site(address).key
-        if self._token is None or self._over:
+        if self._outer is None or self._over:
             raise TraceError("edits are made inside the block of a trace.")
         self._edits.append((key, change if callable(change) else replace_with(change)))
         self._run = self._logits = None
         self._final.clear()
 
     def _forward(self) -> Run:
-        if self._token is None:
+        if self._outer is None:
             raise TraceError("open the trace first: `with model.trace(prompt) as trace:`.")
         self._refuse_if_broken_off()
         if self._over:

@@ -33,23 +33,20 @@ def randomised(model: nn.Module, seed: int = 0, dtype: mx.Dtype = mx.float32) ->
 def make_llama(layers: int = 3, seed: int = 0, dtype: mx.Dtype = mx.float32, **more: Any) -> Any:
     """Four query heads on two key/value heads; the middle layer's window is three tokens."""
     kinds = ["full_attention", "sliding_attention"] * layers
-    arguments = llama.ModelArgs(
-        model_type="llama",
-        hidden_size=16,
-        num_hidden_layers=layers,
-        intermediate_size=24,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        rms_norm_eps=1e-5,
-        vocab_size=VOCABULARY,
-        **{
-            "tie_word_embeddings": False,
-            "layer_types": kinds[:layers],
-            "sliding_window": 3,
-            **more,
-        },
-    )
-    return randomised(llama.Model(arguments), seed, dtype)
+    arguments: dict[str, Any] = {
+        "model_type": "llama",
+        "hidden_size": 16,
+        "num_hidden_layers": layers,
+        "intermediate_size": 24,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": VOCABULARY,
+        "tie_word_embeddings": False,
+        "layer_types": kinds[:layers],
+        "sliding_window": 3,
+    }
+    return randomised(llama.Model(llama.ModelArgs(**{**arguments, **more})), seed, dtype)
 
 
 def make_gpt2(layers: int = 2, seed: int = 0, dtype: mx.Dtype = mx.float32) -> Any:

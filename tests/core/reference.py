@@ -214,6 +214,13 @@ def gemma2(model: Any, ids: Array, tap: Taps) -> Array:
     return tap("logits", cap * np.tanh(x @ embedding.T / cap))
 
 
+#: The points that `forward` computes.
+WHOLE = ("embed", "final_norm", "logits")
+PER_LAYER = (
+    *("resid_pre", "attn_out", "attn_add", "resid_mid", "mlp_out", "mlp_add", "resid_post"),
+    *("q", "k", "v", "scores", "pattern", "z", "head_out", "mlp_act"),
+)
+
 FAMILIES = {"llama": llama, "gpt2": gpt2, "gemma2": gemma2}
 
 

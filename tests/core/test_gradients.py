@@ -10,13 +10,12 @@ import pytest
 
 from mlxray import InterpretableModel
 from mlxray.errors import AddressError, EditNeverFired, InputError, MlxrayError
-from mlxray.points import POINTS
 
-from .reference import forward, numbers
+from .reference import PER_LAYER, WHOLE, forward, numbers
 from .test_values import bend
 
 IDS = [[3, 5, 7, 2]]
-PLACES = [(name, 0) if point.per_layer else name for name, point in POINTS.items()]
+PLACES = [*WHOLE, *((name, 0) for name in PER_LAYER)]
 
 
 def metric(logits: mx.array) -> mx.array:

@@ -12,9 +12,8 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray import interventions as iv
 from mlxray.errors import AddressError, EditChangedNothing, EditError, EditNeverFired, TraceError
-from mlxray.points import POINTS
 
-from .reference import forward
+from .reference import PER_LAYER, forward
 from .test_values import close
 
 IDS = [3, 5, 7, 2]
@@ -560,7 +559,7 @@ def test_activations_in_the_block_follow_the_edits(llama_model: InterpretableMod
 
 
 def test_activations_afterwards_are_the_edited_ones(llama_model: InterpretableModel) -> None:
-    points = [(n, i) for n, p in POINTS.items() if p.per_layer for i in range(3)]
+    points = [(name, layer) for name in PER_LAYER for layer in range(3)]
     edits = {("pattern", 0): lambda x: x / 2, ("resid_post", 1): lambda x: x + 1}
     _, expected = forward(llama_model.model, IDS, edits)
     with llama_model.trace(IDS, edits) as trace:

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from mlxray import InterpretableModel
+from mlxray.errors import PointAbsent
 from mlxray.layout import where
 from mlxray.points import POINTS
 
-from .reference import forward, numbers
+from .reference import PER_LAYER, WHOLE, forward, numbers
 
 IDS = [[3, 5, 7, 2, 11], [1, 30, 4, 4, 9]]
-PER_LAYER = [name for name, point in POINTS.items() if point.per_layer]
-WHOLE = [name for name, point in POINTS.items() if not point.per_layer]
 
 
 def close(ours: Any, theirs: np.ndarray, *, scale: float = 1.0) -> None:
@@ -27,11 +26,6 @@ def close(ours: Any, theirs: np.ndarray, *, scale: float = 1.0) -> None:
     assert got.shape == theirs.shape
     limit = 2e-5 * scale * max(1.0, np.abs(theirs[np.isfinite(theirs)]).max())
     np.testing.assert_allclose(got, theirs, rtol=0, atol=limit)
-
-
-def places(model: InterpretableModel) -> list[Any]:
-    last = model.layout.n_layers - 1
-    return [*WHOLE, *((name, layer) for name in PER_LAYER for layer in (0, last))]
 
 
 def test_the_oracle_computes_the_same_model(any_model: InterpretableModel) -> None:
@@ -51,6 +45,13 @@ def test_every_point_is_what_its_definition_says(any_model: InterpretableModel) 
         if place[0] == "scores":  # masked: the model's own most negative number, or -inf
             got = np.where(np.isfinite(value), got, -np.inf)
         close(got, value)
+
+
+def test_the_other_points_of_the_vocabulary_are_refused(any_model: InterpretableModel) -> None:
+    for name, point in POINTS.items():
+        if name not in (*WHOLE, *PER_LAYER):
+            with pytest.raises(PointAbsent, match=name):
+                any_model.activations(IDS, [(name, 0) if point.per_layer else name])
 
 
 def test_watching_everything_gives_the_same_values(any_model: InterpretableModel) -> None:
