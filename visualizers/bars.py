@@ -1,0 +1,141 @@
+"""A signed number per layer as bars, coloured blue to red around zero."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .measure import LINE, POINTS, labelled
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .figure import Picture
+
+#: With more bars than this they carry no numbers.
+_NUMBERED = 40
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What both backends draw.
+
+    Attributes:
+        values: One per layer; NaN shows as "n/a".
+        layers: Labels of the bars.
+        title: Of the picture.
+        note: Under the title: how to read it.
+        unit: What the numbers are.
+        percent: Whether 1 is written as 100%.
+        cmap: Colour map; its middle is zero.
+    """
+
+    values: NDArray[np.float64]
+    layers: list[int]
+    title: str
+    note: str
+    unit: str
+    percent: bool
+    cmap: str
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Inches that the picture wants."""
+        return min(max(2 + 0.45 * len(self.values), 6), 16), 5
+
+    @property
+    def numbers(self) -> list[str]:
+        """The values as text, empty where there is none."""
+        form = "+.0%" if self.percent else "+.2g"
+        return [format(value, form) if math.isfinite(value) else "" for value in self.values]
+
+    @property
+    def unknown(self) -> list[int]:
+        """Bars without a value."""
+        return [i for i, value in enumerate(self.values) if not math.isfinite(value)]
+
+    @property
+    def colors(self) -> list[str]:
+        """The colour of each bar, on a scale that is symmetric around zero."""
+        from matplotlib.colors import to_hex
+
+        from .colors import NOTHING, colormap
+        from .matrix import largest
+
+        colors, limit = colormap(self.cmap), largest(self.values)
+        return [
+            to_hex(colors(0.5 + 0.5 * value / limit)) if math.isfinite(value) else NOTHING
+            for value in self.values
+        ]
+
+
+def draw_matplotlib(bars: Bars, figsize: tuple[float, float] | None) -> Picture:
+    """Upright bars, a line at zero."""
+    from matplotlib.ticker import PercentFormatter
+
+    from .figure import picture
+    from .fonts import typeface
+
+    width, height = figsize or bars.size
+    face = typeface([bars.title, bars.unit, bars.note])
+    figure = picture(width, height)
+    axes = figure.add_subplot()
+    drawn = axes.bar(
+        range(len(bars.values)),
+        bars.values,
+        color=bars.colors,
+        edgecolor="#555555",
+        linewidth=0.5,
+    )
+    if len(bars.values) <= _NUMBERED:
+        axes.bar_label(drawn, bars.numbers, fontsize=8, padding=2)
+    for i in bars.unknown:
+        axes.text(i, 0, "n/a", ha="center", va="bottom", fontsize=8)
+    places = labelled(len(bars.values), 2 * LINE * 9 / POINTS, width - 1)
+    axes.set_xticks(list(places), [str(bars.layers[i]) for i in places], fontsize=9)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.margins(y=0.12)
+    if bars.percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.set_xlabel("layer")
+    axes.set_ylabel(face.text(bars.unit), **face.options)
+    heading = "\n".join(filter(None, (bars.title, bars.note)))
+    figure.suptitle(face.text(heading), **face.options)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_plotly(bars: Bars, figsize: tuple[float, float] | None) -> Any:
+    """Upright bars, a line at zero."""
+    import plotly.graph_objects as go
+
+    from .labels import plotly_text
+    from .plotly_figure import framed, positions
+
+    size = figsize or bars.size
+    unit = plotly_text(bars.unit)
+    trace = go.Bar(
+        x=list(range(len(bars.values))),
+        y=[float(value) if math.isfinite(value) else None for value in bars.values],
+        marker={"color": bars.colors, "line": {"color": "#555555", "width": 0.5}},
+        text=bars.numbers if len(bars.values) <= _NUMBERED else None,
+        textposition="outside",
+        cliponaxis=False,
+        hovertext=[
+            f"layer {layer}<br>{unit}: {value:.4f}"
+            for layer, value in zip(bars.layers, bars.values, strict=True)
+        ],
+        hoverinfo="text",
+    )
+    figure = framed(go.Figure(trace), bars.title, size, note=bars.note)
+    for i in bars.unknown:
+        figure.add_annotation(x=i, y=0, text="n/a", showarrow=False, yanchor="bottom")
+    labels = [str(layer) for layer in bars.layers]
+    every = labelled(len(labels), 0.3, size[0] - 1.5)
+    figure.update_xaxes(positions(labels, every, title={"text": "layer"}))
+    figure.update_yaxes(title={"text": unit}, zerolinecolor="black")
+    if bars.percent:
+        figure.update_yaxes(tickformat=".0%")
+    return figure

@@ -1,0 +1,62 @@
+"""Heat maps of layers and heads with matplotlib."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .colors import colormap, ink
+from .figure import Picture, picture
+from .fonts import typeface
+from .matrix import Matrices, cell_text
+from .measure import LINE, POINTS, labelled
+
+_SIZE = 9
+
+
+def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Picture:
+    """One map per panel, one colour bar."""
+    face = typeface(
+        [matrices.title, matrices.unit, matrices.note, *(title for title, _ in matrices.panels)]
+    )
+    width, height = figsize or matrices.size
+    down, beside = matrices.grid
+    figure = picture(width, height)
+    grid = figure.subplots(down, beside, squeeze=False)
+    rows, columns = matrices.shape
+    room = (width - 1.6) / beside - 0.6, (height - 1.1) / down - 0.8
+    image: Any = None
+    for (title, values), axes in zip(matrices.panels, grid.flat, strict=False):
+        image = axes.imshow(
+            values,
+            cmap=colormap(matrices.cmap),
+            vmin=matrices.low,
+            vmax=matrices.limit,
+            origin="lower",
+            aspect="auto",
+            interpolation="nearest",
+        )
+        for row in range(rows):
+            for column in range(columns):
+                value = float(values[row, column])
+                text = cell_text(value, matrices.shape)
+                if text:
+                    color = ink(image.cmap(image.norm(value)))
+                    axes.text(
+                        column, row, text, ha="center", va="center", fontsize=7.5, color=color
+                    )
+        places = labelled(columns, 2 * LINE * _SIZE / POINTS, room[0])
+        axes.set_xticks(list(places), [str(i) for i in places], fontsize=_SIZE)
+        places = labelled(rows, LINE * _SIZE / POINTS, room[1])
+        axes.set_yticks(list(places), [str(matrices.rows[i]) for i in places], fontsize=_SIZE)
+        axes.tick_params(length=0)
+        axes.set_xlabel(matrices.across, fontsize=_SIZE)
+        axes.set_ylabel("layer", fontsize=_SIZE)
+        if title:
+            axes.set_title(face.text(title), fontsize=_SIZE + 1, **face.options)
+    for axes in grid.flat[len(matrices.panels) :]:
+        axes.set_visible(False)
+    heading = "\n".join(filter(None, (matrices.title, matrices.note)))
+    figure.suptitle(face.text(heading), fontsize=_SIZE + 2, **face.options)
+    bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=25)
+    bar.set_label(face.text(matrices.unit), fontsize=_SIZE, **face.options)
+    return figure

@@ -1,0 +1,81 @@
+"""Heat maps of layers and heads with plotly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from .arrays import with_gaps
+from .colors import NOTHING, plotly_scale
+from .labels import plotly_text
+from .matrix import Matrices, cell_text
+from .measure import labelled
+from .plotly_figure import framed, positions
+
+
+def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Any:
+    """One map per panel, one colour bar."""
+    down, beside = matrices.grid
+    width, height = figsize or (matrices.size[0] + 0.8, matrices.size[1] + 0.6)
+    figure = make_subplots(
+        rows=down,
+        cols=beside,
+        subplot_titles=[plotly_text(title) for title, _ in matrices.panels],
+        horizontal_spacing=0.6 / width if beside > 1 else 0,
+        vertical_spacing=0.9 / height if down > 1 else 0,
+    )
+    room = (width - 2.4) / beside - 0.6, (height - 1.5) / down - 0.8
+    rows, columns = matrices.shape
+    for index, (title, values) in enumerate(matrices.panels):
+        place = {"row": index // beside + 1, "col": index % beside + 1}
+        figure.add_trace(_heat(matrices, title, values), **place)
+        figure.update_xaxes(
+            positions([str(i) for i in range(columns)], labelled(columns, 0.3, room[0])), **place
+        )
+        figure.update_yaxes(
+            positions([str(layer) for layer in matrices.rows], labelled(rows, 0.2, room[1])),
+            **place,
+        )
+        if index + beside >= len(matrices.panels):
+            figure.update_xaxes(title={"text": matrices.across, "standoff": 4}, **place)
+        if place["col"] == 1:
+            figure.update_yaxes(title={"text": "layer", "standoff": 4}, **place)
+    framed(figure, matrices.title, (width, height), note=matrices.note)
+    figure.update_layout(
+        plot_bgcolor=NOTHING,
+        coloraxis={
+            "cmin": matrices.low,
+            "cmax": matrices.limit,
+            "colorscale": plotly_scale(matrices.cmap),
+            "colorbar": {"title": {"text": plotly_text(matrices.unit), "side": "right"}},
+        },
+    )
+    return figure
+
+
+def _heat(matrices: Matrices, title: str, values: NDArray[np.float64]) -> Any:
+    rows, columns = matrices.shape
+    name = f"{plotly_text(title)}<br>" if title else ""
+    unit = plotly_text(matrices.unit)
+    return go.Heatmap(
+        z=with_gaps(values),
+        x=list(range(columns)),
+        y=list(range(rows)),
+        coloraxis="coloraxis",
+        text=[[cell_text(float(v), matrices.shape) for v in row] for row in values],
+        texttemplate="%{text}",
+        hovertext=[
+            [
+                f"{name}layer {layer}, {matrices.across} {column}<br>{unit}: {value:.4f}"
+                for column, value in enumerate(row)
+            ]
+            for layer, row in zip(matrices.rows, values, strict=True)
+        ],
+        hoverinfo="text",
+        xgap=1,
+        ygap=1,
+    )

@@ -1,0 +1,91 @@
+"""Patching effects: bars by layer, or a map of layers and heads, blue to red around zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlxray import hookimpl, visualizer
+from mlxray.errors import InputError
+from mlxray.plugins import Visualizer
+from mlxray.results import PatchingResult
+
+from .bars import Bars
+from .labels import text_label
+from .matrix import Matrices
+
+
+def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Matrices:
+    from .arrays import to_numpy
+    from .matrix import largest, signed_note
+
+    effects = to_numpy(result.effect_matrix)
+    if effects.ndim not in (1, 2) or not effects.size or len(effects) != len(result.layers):
+        raise InputError(
+            f"effects of shape {effects.shape} for {len(result.layers)} layers: "
+            "give (layers,) or (layers, heads)."
+        )
+    component = text_label(result.component, 40)
+    title = f"Patching {component}: what it brings back" if title is None else title
+    unit = f"recovery ({text_label(result.metric_name, 30)})"
+    colors = signed_note(cmap)
+    if effects.ndim == 1:
+        note = "; ".join(filter(None, ("100%: the clean behaviour is back", colors)))
+        return Bars(effects, list(result.layers), title, note, unit, percent=True, cmap=cmap)
+    return Matrices(
+        panels=[("", effects)],
+        rows=list(result.layers),
+        title=title,
+        note="; ".join(filter(None, ("1: the clean behaviour is back", colors))),
+        unit=unit,
+        across="head",
+        limit=largest(effects),
+        signed=True,
+        cmap=cmap,
+    )
+
+
+@visualizer(PatchingResult, backend="matplotlib")
+def patching_matplotlib(
+    result: PatchingResult,
+    *,
+    figsize: tuple[float, float] | None = None,
+    cmap: str = "signed",
+    title: str | None = None,
+) -> Any:
+    """Draw patching effects with matplotlib.
+
+    Args:
+        figsize: Width and height in inches; grows with the layers if left out.
+        cmap: Colour map around zero; the scale is symmetric. ``"signed"`` is blue for negative,
+            white for none, red for positive.
+        title: Instead of the one that names the component.
+    """
+    from . import bars, matrix_matplotlib
+
+    content = _content(result, cmap, title)
+    if isinstance(content, Bars):
+        return bars.draw_matplotlib(content, figsize)
+    return matrix_matplotlib.draw(content, figsize)
+
+
+@visualizer(PatchingResult, backend="plotly")
+def patching_plotly(
+    result: PatchingResult,
+    *,
+    figsize: tuple[float, float] | None = None,
+    cmap: str = "signed",
+    title: str | None = None,
+) -> Any:
+    """Draw patching effects with plotly; arguments as with matplotlib."""
+    from . import bars, matrix_plotly
+
+    content = _content(result, cmap, title)
+    if isinstance(content, Bars):
+        return bars.draw_plotly(content, figsize)
+    return matrix_plotly.draw(content, figsize)
+
+
+@hookimpl
+def mlxray_visualizers() -> list[Visualizer]:
+    """Pictures of patching."""
+    return [patching_matplotlib, patching_plotly]
