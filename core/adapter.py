@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.nn as nn
 
@@ -33,6 +34,25 @@ class OwnSoftmax:
 
 AttentionSeam = FusedAttention | OwnSoftmax
 
+#: A factor between a sub-layer and the residual stream: an attribute of the block, a number, or a
+#: function that reads it off the block.
+Scale = str | float | Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Blocks of another kind in the same model, and what differs there.
+
+    Attributes:
+        changes: Fields of the adapter with their values in such a block.
+        has: Path whose presence in a block tells the kind.
+        layers: Indices of such blocks, where no path tells them.
+    """
+
+    changes: Mapping[str, Any]
+    has: str | None = None
+    layers: tuple[int, ...] = ()
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -43,19 +63,25 @@ class Adapter:
     Attributes:
         name: Shown to people; unique in the registry.
         model_types: mlx-lm module names (``mlx_lm.models.NAME``) or config ``model_type``s.
-        embed, layers, final_norm, head: Paths from the root; `head` may be missing in a model
-            that ties its output to the embedding.
+        embed, final_norm, head: Paths from the root; `head` may be missing in a model that ties its
+            output to the embedding.
+        layers: Path of the list of blocks; several, joined by commas, that run one after another.
         positions: Table of learned positions, whose rows bound the prompt; None with RoPE.
-        attn, mlp: Paths from a block.
+        attn, mlp: Paths from a block; None where a block has no such part.
+        mixer: What mixes tokens in another way than softmax attention (a state space, a
+            convolution, linear attention), instead of attention or beside it.
         attn_norm, mlp_norm: Norms before a sub-layer; None where there is none.
-        post_attn_norm, post_mlp_norm: Norms between a sub-layer and the residual stream.
+        post_attn_norm, post_mlp_norm: Norms between a sub-layer and the residual stream; the
+            first one also behind a mixer in attention's place.
+        attn_scale, mlp_scale: Factors between a sub-layer and the residual stream.
         out_proj: Output projection, from the attention module.
         down_proj: Down projection, from the MLP.
-        heads, kv_heads: Attributes of the attention module that count heads.
+        heads, kv_heads: Attributes of the attention module that count heads, or the numbers.
         attention: How the model computes attention.
         absent: Points that the family does not have, each with the reason.
         departures: Identities of the vocabulary that the family does not keep (by the name of
             their check in `mlxray.testing`), each with the reason.
+        variants: Blocks of other kinds; the first one that fits counts.
         notes: What a person should know of how the roles were found.
     """
 
@@ -66,19 +92,23 @@ class Adapter:
     final_norm: str = "model.norm"
     head: str = "lm_head"
     positions: str | None = None
-    attn: str = "self_attn"
-    mlp: str = "mlp"
+    attn: str | None = "self_attn"
+    mlp: str | None = "mlp"
+    mixer: str | None = None
     attn_norm: str | None = "input_layernorm"
     mlp_norm: str | None = "post_attention_layernorm"
     post_attn_norm: str | None = None
     post_mlp_norm: str | None = None
+    attn_scale: Scale = 1.0
+    mlp_scale: Scale = 1.0
     out_proj: str = "o_proj"
     down_proj: str = "down_proj"
-    heads: str = "n_heads"
-    kv_heads: str = "n_kv_heads"
+    heads: str | int = "n_heads"
+    kv_heads: str | int = "n_kv_heads"
     attention: AttentionSeam = FusedAttention()
     absent: Mapping[str, str] = field(default_factory=dict)
     departures: Mapping[str, str] = field(default_factory=dict)
+    variants: tuple[Variant, ...] = ()
     notes: tuple[str, ...] = ()
 
 

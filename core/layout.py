@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from .adapter import Adapter, OwnSoftmax
+from .adapter import Adapter, Scale
 from .errors import AdapterError, AddressError, PointAbsent, nearest
-from .points import ALIASES, ATTENTION_POINTS, POINTS, Address, AddressLike, parse
+from .places import place
+from .points import ALIASES, POINTS, Address, AddressLike, parse
 from .sites import AttentionSite, HeadOutSite, ModuleSite, ResidMidSite, Site
 
 
 @dataclass(frozen=True)
 class PointStatus:
-    """Whether a layer has a point, and where, or why not."""
+    """Whether a layer has a point, and where, or why not.
+
+    Attributes:
+        declared: Where it is not available: whether the adapter says so (and a role is not merely
+            missing from the place where the adapter expects it).
+    """
 
     point: str
     layer: int | None
     available: bool
     detail: str
+    declared: bool = True
 
     @property
     def address(self) -> AddressLike:
@@ -50,10 +57,14 @@ class Layout:
         """Look at the module tree again, after it was changed."""
         self.modules: dict[str, nn.Module] = dict(reversed(self.root.named_modules()))
         self._sites.clear()
-        prefix = self.adapter.layers + "."
-        self.n_layers = sum(
-            1 for p in self.modules if p.startswith(prefix) and p[len(prefix) :].isdigit()
-        )
+        self._roles: dict[int, Adapter] = {}
+        self._blocks = [
+            f"{path}.{index}"
+            for path in self.adapter.layers.split(",")
+            for index in range(sum(p.rpartition(".")[0] == path for p in self.modules))
+            if f"{path}.{index}" in self.modules
+        ]
+        self.n_layers = len(self._blocks)
         if not self.n_layers:
             raise AdapterError(
                 f"adapter {self.adapter.name!r} expects the layers at {self.adapter.layers!r}, "
@@ -84,18 +95,55 @@ class Layout:
 
     def block(self, layer: int) -> str:
         """Path of a block. Raises AddressError as `index` does."""
-        return f"{self.adapter.layers}.{self.index(layer)}"
+        return self._blocks[self.index(layer)]
 
-    def role(self, layer: int, *names: str) -> str:
+    def roles(self, layer: int) -> Adapter:
+        """The adapter as it holds for one layer, which may be of another kind than the others."""
+        layer = self.index(layer)
+        if layer not in self._roles:
+            self._roles[layer] = self._variant(layer)
+        return self._roles[layer]
+
+    def _variant(self, layer: int) -> Adapter:
+        for variant in self.adapter.variants:
+            has = variant.has is not None and f"{self.block(layer)}.{variant.has}" in self.modules
+            if has or layer in variant.layers:
+                return replace(self.adapter, **variant.changes)
+        return self.adapter
+
+    def role(self, layer: int, *names: str | None) -> str:
         """Path of a part of a block, such as ``role(3, "self_attn", "o_proj")``.
 
         Raises:
+            PointAbsent: if a name is None: the adapter says that there is no such part.
             AddressError: if the block has no such part.
         """
-        path = ".".join((self.block(layer), *names))
+        if None in names:
+            raise PointAbsent("part", "this block has no such part")
+        inside = ".".join(name for name in names if name)
+        path = f"{self.block(layer)}.{inside}" if inside else self.block(layer)
         if path not in self.modules:
-            raise AddressError(f"block {layer} has no {'.'.join(names)!r}")
+            raise AddressError(f"block {layer} has no {inside!r}")
         return path
+
+    def need(self, path: str) -> None:
+        """Raise AddressError unless there is a module at `path`."""
+        if path not in self.modules:
+            raise AddressError(f"there is no module {path!r}")
+
+    def factor(self, layer: int, scale: Scale) -> float:
+        """A factor between a sub-layer and the residual stream, as a number.
+
+        Raises:
+            AddressError: if the block has no such attribute.
+        """
+        block = self.modules[self.block(layer)]
+        if isinstance(scale, str):
+            found = getattr(block, scale, None)
+            if not isinstance(found, (int, float)):
+                raise AddressError(f"block {layer} has no number {scale!r}")
+            return float(found)
+        return float(scale(block) if callable(scale) else scale)
 
     def output_head(self) -> tuple[str, bool]:
         """Path of the module that gives the logits, and whether it is the tied embedding.
@@ -123,17 +171,23 @@ class Layout:
         Raises:
             AddressError: if the attention module does not say.
         """
-        attention = self.modules[self.role(layer, self.adapter.attn)]
-        name = self.adapter.kv_heads if kv else self.adapter.heads
-        count = getattr(attention, name, None)
+        roles = self.roles(layer)
+        attention = self.modules[self.role(layer, roles.attn)]
+        name = roles.kv_heads if kv else roles.heads
+        count = getattr(attention, name, None) if isinstance(name, str) else name
         if not isinstance(count, int):
             raise AddressError(f"the attention module of block {layer} has no {name!r}")
         return count
 
     def attention_paths(self) -> list[str]:
         """Paths of the attention modules, of the blocks that have one."""
-        paths = (f"{self.block(i)}.{self.adapter.attn}" for i in range(self.n_layers))
-        return [p for p in paths if p in self.modules]
+        found = []
+        for layer in range(self.n_layers):
+            attn = self.roles(layer).attn
+            path = f"{self.block(layer)}.{attn}" if attn else self.block(layer)
+            if attn is not None and path in self.modules:
+                found.append(path)
+        return found
 
     # Addresses
 
@@ -176,7 +230,7 @@ class Layout:
         if not point.per_layer and parsed.layer is not None:
             raise AddressError(f"{name!r} belongs to the whole model: write {name!r}.")
         try:
-            return self._point(name, parsed.layer)
+            return place(self, name, parsed.layer)
         except PointAbsent:
             raise
         except AddressError as error:
@@ -198,63 +252,11 @@ class Layout:
         found = [p for p in self.modules if p == parsed.name or p.endswith("." + parsed.name)]
         return found[0] if len(found) == 1 else None
 
-    def _point(self, name: str, layer: int | None) -> Site:
-        adapter = self.adapter
-        if name in adapter.absent:
-            raise PointAbsent(name, adapter.absent[name])
-        if layer is None:
-            if name == "embed":
-                return ModuleSite("embed", self.block(0), "input")
-            if name == "logits":
-                return ModuleSite("logits", "", "output")
-            if adapter.final_norm not in self.modules:
-                raise PointAbsent(name, f"there is no module {adapter.final_norm!r}")
-            return ModuleSite("final_norm", adapter.final_norm, "output")
-        layer = self.index(layer)
-        block, key = self.block(layer), f"layers.{layer}.{name}"
-        if name == "resid_pre":
-            return ModuleSite(key, block, "input")
-        if name == "resid_post":
-            return ModuleSite(key, block, "output")
-        if name == "mlp_out":
-            return ModuleSite(key, self.role(layer, adapter.mlp), "output")
-        if name == "mlp_act":
-            return ModuleSite(key, self.role(layer, adapter.mlp, adapter.down_proj), "input")
-        if name == "mlp_add":
-            return ModuleSite(key, self.role(layer, adapter.post_mlp_norm or adapter.mlp), "output")
-        attn = self.role(layer, adapter.attn)
-        add = self.role(layer, adapter.post_attn_norm or adapter.attn)
-        if name == "attn_out":
-            return ModuleSite(key, attn, "output")
-        if name == "attn_add":
-            return ModuleSite(key, add, "output")
-        if name == "resid_mid":
-            if adapter.mlp_norm is None:
-                raise PointAbsent(name, "no norm reads the stream before the MLP")
-            return ResidMidSite(key, block, self.role(layer, adapter.mlp_norm), add)
-        if name == "head_out":
-            out_proj = self.role(layer, adapter.attn, adapter.out_proj)
-            return HeadOutSite(key, out_proj, self.heads(layer))
-        return self._attention_point(key, name, layer, attn)
-
-    def _attention_point(self, key: str, name: str, layer: int, attn: str) -> Site:
-        seam = self.adapter.attention
-        assert name in ATTENTION_POINTS
-        if not isinstance(seam, OwnSoftmax) or name in ("scores", "pattern"):
-            return AttentionSite(key, attn, name)
-        if name == "z":
-            out_proj = self.role(layer, self.adapter.attn, self.adapter.out_proj)
-            return ModuleSite(key, out_proj, "input", heads=self.heads(layer))
-        part, _, call = getattr(seam, name).partition("#")
-        path = self.role(layer, self.adapter.attn, part)
-        heads = self.heads(layer, kv=True) if name == "v" else 0
-        return ModuleSite(key, path, "output", int(call) if call else None, heads=heads)
-
     def short(self, path: str) -> str:
         """A module path as people write it: ``layers.3.self_attn``."""
-        prefix = self.adapter.layers + "."
-        if path.startswith(prefix):
-            return "layers." + path[len(prefix) :]
+        for layer, block in enumerate(self._blocks):
+            if path == block or path.startswith(block + "."):
+                return f"layers.{layer}{path[len(block) :]}"
         return path
 
     def _unknown(self, address: AddressLike, parsed: Address) -> AddressError:
@@ -283,10 +285,11 @@ class Layout:
             if point.per_layer != (layer is not None):
                 continue
             try:
-                site = self._point(name, layer)
+                site = place(self, name, layer)
             except AddressError as error:
+                declared = isinstance(error, PointAbsent)
                 reason = error.reason if isinstance(error, PointAbsent) else str(error)
-                rows.append(PointStatus(name, layer, False, reason))
+                rows.append(PointStatus(name, layer, False, reason, declared))
             else:
                 rows.append(PointStatus(name, layer, True, where(site)))
         return rows

@@ -38,6 +38,8 @@ POINTS: dict[str, Point] = {
         Point("resid_pre", "B S D", True, "residual stream as the block receives it"),
         Point("attn_out", "B S D", True, "what the attention sub-layer returns"),
         Point("attn_add", "B S D", True, "what attention adds to the residual stream"),
+        Point("mixer_out", "B S D", True, "what a state space, convolution or the like returns"),
+        Point("mixer_add", "B S D", True, "what it adds to the residual stream"),
         Point("resid_mid", "B S D", True, "residual stream between attention and MLP"),
         Point("mlp_out", "B S D", True, "what the MLP sub-layer returns"),
         Point("mlp_add", "B S D", True, "what the MLP adds to the residual stream"),

@@ -88,6 +88,8 @@ class ModuleSite:
         whole: Keep a tuple output as it is, and give a tuple of several calls; otherwise the
             first element of the only call is meant.
         heads: Split the last axis into this many heads, 0 for none.
+        factor: What the model multiplies the value with before it goes on; the site's value is
+            the product.
     """
 
     key: str
@@ -96,6 +98,7 @@ class ModuleSite:
     call: int | None = None
     whole: bool = False
     heads: int = 0
+    factor: float = 1.0
 
     def plan_watch(self, run: Run) -> None:
         handler = run.handler(self.path)
@@ -106,6 +109,7 @@ class ModuleSite:
 
     def _view(self, value: Any) -> Any:
         value = value if self.whole else _first_array(value)
+        value = value if self.factor == 1 else value * self.factor
         return split_heads(value, self.heads) if self.heads else value
 
     def read(self, run: Run) -> Any:
@@ -123,6 +127,10 @@ class ModuleSite:
             return merge_heads(edit.apply(split_heads(value, self.heads), call))
         if self.whole:
             return edit.apply(value, call)
+        if self.factor != 1:
+            scaled = _first_array(value) * self.factor
+            new = edit.apply(scaled, call)
+            return value if new is scaled else _with_first_array(value, new / self.factor)
         return _with_first_array(value, edit.apply(_first_array(value), call))
 
     def plan_edit(self, run: Run, edit: Edit) -> None:
@@ -210,12 +218,18 @@ class ResidMidSite:
     It is watched where the MLP's norm receives it. No call returns it, so an edit changes what
     attention adds by just as much: the sum that the model then makes is the edited value, to one
     rounding of its dtype.
+
+    Attributes:
+        block: Path of the block, which receives the stream before.
+        norm: Path of what receives the stream between.
+        adds: Paths of what is added before it, in the order of their calls, each with the factor
+            that the model multiplies it with.
     """
 
     key: str
     block: str
     norm: str
-    add: str
+    adds: tuple[tuple[str, float], ...]
 
     def plan_watch(self, run: Run) -> None:
         run.handler(self.norm).keep_input = True
@@ -227,17 +241,24 @@ class ResidMidSite:
         block = run.handler(self.block)
         block.keep_input = True
         entered = block.calls
+        *earlier, (last, factor) = self.adds
+        others = []
+        for path, scale in earlier:
+            run.handler(path).keep_output = True
+            others.append((run.handler(path).outputs, scale))
 
         def after(call: Call, output: Any) -> Any:
             added = _first_array(output)
             pre = _first_array(first_argument(entered[-1]))
-            mid = pre + added
+            for outputs, scale in others:
+                pre = pre + _first_array(outputs[-1]) * scale
+            mid = pre + (added if factor == 1 else added * factor)
             new = edit.apply(mid, call)
             if new is mid:
                 return output
-            wanted = new.astype(mx.float32) - pre.astype(mx.float32)
+            wanted = (new.astype(mx.float32) - pre.astype(mx.float32)) / factor
             # Numbers that the edit left alone stay as they are to the bit, and pass gradients on.
-            same = added + (new - mid).astype(added.dtype)
+            same = added + ((new - mid) / factor).astype(added.dtype)
             return _with_first_array(output, mx.where(new == mid, same, wanted.astype(added.dtype)))
 
-        run.handler(self.add).after.append(after)
+        run.handler(last).after.append(after)

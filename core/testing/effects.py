@@ -98,32 +98,43 @@ def grafted_logits(subject: Subject, path: str, edge: str, change: Array) -> Arr
 
 def prediction(subject: Subject, point: str, layer: int | None, change: Array) -> Predicted | None:
     """Where in the module tree the change arrives, and as what; None if that is not known."""
-    adapter, layout = subject.model.adapter, subject.layout
+    layout = subject.layout
     if layer is None:
         if point == "embed":
             return layout.block(0), "input", change
-        return adapter.final_norm, "output", change
-    block = layout.block(layer)
+        return subject.model.adapter.final_norm, "output", change
+    roles, block = layout.roles(layer), layout.block(layer)
+    if point == "resid_pre" and layer > 0:
+        return layout.block(layer - 1), "output", change
     if point == "resid_pre":
-        return (
-            (f"{layout.block(layer - 1)}", "output", change) if layer else (block, "input", change)
-        )
-    if point in ("resid_post", "mlp_add") and "sum" not in adapter.departures:
+        return block, "input", change
+    if point == "resid_post" or (point == "mlp_add" and "sum" not in roles.departures):
         return block, "output", change
-    if point in ("attn_add", "resid_mid"):
-        return f"{block}.{adapter.post_attn_norm or adapter.attn}", "output", change
+
+    def inside(*names: str | None) -> str:
+        return ".".join([block, *(name for name in names if name)])
+
+    attn_out = inside(roles.attn) if roles.attn else inside(roles.out_proj)
+    if point == "mixer_out":
+        return inside(roles.mixer), "output", change
+    if point in ("attn_add", "mixer_add", "resid_mid"):
+        path = inside(roles.post_attn_norm) if roles.post_attn_norm else attn_out
+        if roles.attn is None or point == "mixer_add":
+            post = roles.post_attn_norm if roles.attn is None else None
+            path = inside(post or roles.mixer)
+        return path, "output", change / layout.factor(layer, roles.attn_scale)
     if point == "attn_out":
-        return f"{block}.{adapter.attn}", "output", change
+        return attn_out, "output", change
     if point == "mlp_out":
-        return f"{block}.{adapter.mlp}", "output", change
+        return inside(roles.mlp) if roles.mlp else inside(roles.down_proj), "output", change
     if point == "mlp_act":
-        return f"{block}.{adapter.mlp}.{adapter.down_proj}", "input", change
-    if subject.value("head_out", layer) is None:
+        return inside(roles.mlp, roles.down_proj), "input", change
+    if point == "mlp_add" or subject.value("head_out", layer) is None:
         return None
-    out_proj = f"{block}.{adapter.attn}.{adapter.out_proj}"
+    out_proj = inside(roles.attn, roles.out_proj)
     if point == "head_out":
         return out_proj, "output", change.sum(1)
-    if "out_proj" in adapter.departures:
+    if "out_proj" in roles.departures:
         return None
     mixed = mixed_change(subject, point, layer, change)
     return None if mixed is None else (out_proj, "input", merged(mixed))

@@ -11,26 +11,21 @@ from .subject import Subject
 
 
 def check_presence(subject: Subject) -> Iterator[Row]:
-    """Every point can be read, or its absence has a reason that the adapter or a layer gives.
+    """Every point can be read, or the adapter says why not.
 
-    A wrong path makes a point vanish from all layers, as if the model had none. So what is
-    missing everywhere must be declared in the adapter's `absent`.
+    A wrong path makes a point vanish as if the model had none. So whatever is missing must be
+    declared: by a role that is None, or in `absent`.
     """
-    values = subject.values
+    _ = subject.values
     for name, point in POINTS.items():
         tally = Tally("presence", name)
-        declared = name in subject.model.adapter.absent
-        layers: list[int | None] = (
-            list(range(subject.layout.n_layers)) if point.per_layer else [None]
-        )
-        somewhere = any((name, layer) in values for layer in layers)
+        layers: list[int | None] = [None]
+        if point.per_layer:
+            layers = list(range(subject.layout.n_layers))
         for layer in layers:
             key = (name, layer)
             if key in subject.broken:
-                tally.note("failed", layer, f"offered, but {subject.broken[key]}")
-            elif key in subject.absent and (declared or somewhere):
-                tally.note("absent", layer, subject.absent[key])
+                tally.note("failed", layer, f"not declared absent, but {subject.broken[key]}")
             elif key in subject.absent:
-                text = f"in no layer, and the adapter does not say why: {subject.absent[key]}"
-                tally.note("failed", layer, text)
+                tally.note("absent", layer, subject.absent[key])
         yield from tally.rows()

@@ -27,13 +27,13 @@ def through(module: Callable[[mx.array], mx.array], x: Array) -> Array:
 
 def check_out_proj(subject: Subject) -> Iterator[Row]:
     """The output projection of ``z`` is ``attn_out``."""
-    tally = Tally("out_proj", "z")
-    adapter, layout = subject.model.adapter, subject.layout
+    tally, layout = Tally("out_proj", "z"), subject.layout
     for layer in subject.layers_with("z", "attn_out", "head_out"):
-        module = layout.modules[layout.role(layer, adapter.attn, adapter.out_proj)]
+        roles = layout.roles(layer)
+        module = layout.modules[layout.role(layer, roles.attn, roles.out_proj)]
         z, out = subject.values["z", layer], subject.values["attn_out", layer]
         if (heads := layout.heads(layer)) != z.shape[1]:
-            tally.note("failed", layer, f"z has {z.shape[1]} heads, {adapter.heads!r} says {heads}")
+            tally.note("failed", layer, f"z has {z.shape[1]} heads, {roles.heads!r} says {heads}")
             continue
         without = [through(module, np.zeros_like(merged(z)))]
         if heads > 1:
@@ -45,16 +45,17 @@ def check_out_proj(subject: Subject) -> Iterator[Row]:
 def check_head_out(subject: Subject) -> Iterator[Row]:
     """``head_out`` sums to ``attn_out`` less bias, and each head's share comes of its ``z``."""
     total, share = Tally("head_sum", "head_out"), Tally("head_share", "head_out")
-    adapter, layout = subject.model.adapter, subject.layout
+    layout = subject.layout
     for layer in subject.layers_with("attn_out", "head_out"):
-        module = layout.modules[layout.role(layer, adapter.attn, adapter.out_proj)]
+        roles = layout.roles(layer)
+        module = layout.modules[layout.role(layer, roles.attn, roles.out_proj)]
         heads = subject.values["head_out", layer]
         z = subject.value("z", layer)
         width = z.shape[1] * z.shape[3] if z is not None else 0
         bias = through(module, np.zeros((1, 1, width))) if width else np.zeros(1)
         out = subject.values["attn_out", layer]
         total.equal(layer, heads.sum(1) + bias, out, without=[heads[:, 1:].sum(1) + bias])
-        if z is None or "out_proj" in adapter.departures:
+        if z is None or "out_proj" in roles.departures:
             continue
         alone = []
         for head in range(z.shape[1]):
@@ -70,10 +71,10 @@ def check_head_out(subject: Subject) -> Iterator[Row]:
 
 def check_down_proj(subject: Subject) -> Iterator[Row]:
     """The down projection of ``mlp_act`` is ``mlp_out``."""
-    tally = Tally("down_proj", "mlp_act")
-    adapter, layout = subject.model.adapter, subject.layout
+    tally, layout = Tally("down_proj", "mlp_act"), subject.layout
     for layer in subject.layers_with("mlp_act", "mlp_out"):
-        module = layout.modules[layout.role(layer, adapter.mlp, adapter.down_proj)]
+        roles = layout.roles(layer)
+        module = layout.modules[layout.role(layer, roles.mlp, roles.down_proj)]
         act, out = subject.values["mlp_act", layer], subject.values["mlp_out", layer]
         if not out.any():
             tally.note("skipped", layer, DEAD)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .numbers import Tally
+from .numbers import Array, Tally
 from .report import Row
 from .subject import Subject
 
@@ -40,8 +40,7 @@ def check_sum(subject: Subject) -> Iterator[Row]:
     """``resid_pre + (what the sub-layers add) = resid_post``."""
     tally = Tally("sum", "resid_post")
     for layer in subject.layers_with("resid_pre", "resid_post"):
-        added = [subject.value(point, layer) for point in ("attn_add", "mlp_add")]
-        parts = [part for part in added if part is not None]
+        parts = _added(subject, layer, "attn_add", "mixer_add", "mlp_add")
         if not parts:
             continue
         if not all(part.any() for part in parts):
@@ -58,11 +57,12 @@ def check_mid(subject: Subject) -> Iterator[Row]:
     before, after = Tally("mid", "resid_mid"), Tally("mid", "mlp_add")
     for layer in subject.layers_with("resid_pre", "resid_mid"):
         pre, mid = subject.values["resid_pre", layer], subject.values["resid_mid", layer]
-        attn = subject.value("attn_add", layer)
-        if attn is not None and not attn.any():
+        parts = _added(subject, layer, "attn_add", "mixer_add")
+        total = pre + sum(parts)
+        if not all(part.any() for part in parts):
             before.note("skipped", layer, DEAD)
-        elif attn is not None:
-            before.equal(layer, mid, pre + attn, without=[pre, attn])
+        elif parts:
+            before.equal(layer, mid, total, without=[total - part for part in (pre, *parts)])
         mlp, post = subject.value("mlp_add", layer), subject.value("resid_post", layer)
         if mlp is not None and not mlp.any():
             after.note("skipped", layer, DEAD)
@@ -70,3 +70,8 @@ def check_mid(subject: Subject) -> Iterator[Row]:
             after.equal(layer, post, mid + mlp, without=[mid, mlp])
     yield from before.rows()
     yield from after.rows()
+
+
+def _added(subject: Subject, layer: int, *points: str) -> list[Array]:
+    found = [subject.value(point, layer) for point in points]
+    return [value for value in found if value is not None]

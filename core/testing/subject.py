@@ -40,8 +40,8 @@ class Subject:
 
     Attributes:
         tokens: (B, S) ids with B ≥ 2 and S ≥ 2.
-        absent: (point, layer) → why the model does not have it.
-        broken: (point, layer) → why a point that the layout offers cannot be read.
+        absent: (point, layer) → why the model does not have it, as the adapter declares.
+        broken: (point, layer) → why a point that is not declared absent cannot be read.
     """
 
     def __init__(self, model: InterpretableModel, tokens: Any = None) -> None:
@@ -88,18 +88,18 @@ class Subject:
             key = (status.point, status.layer)
             if status.available:
                 candidates.append(key)
-            else:
+            elif status.declared:
                 self.absent[key] = status.detail
+            else:
+                self.broken[key] = status.detail
         run = Run(self.layout, watch=[address(key) for key in candidates])
         run.execute(self.tokens)
         found: dict[tuple[str, int | None], Array] = {}
         for key in candidates:
             try:
                 value = run.read(address(key))
-            except PointAbsent as error:
-                self.absent[key] = error.reason
             except AddressError as error:
-                self.broken[key] = str(error)
+                self.broken[key] = error.reason if isinstance(error, PointAbsent) else str(error)
             else:
                 if isinstance(value, mx.array):
                     found[key] = numpy64(value)
