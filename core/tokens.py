@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -92,6 +93,22 @@ class Tokens:
         if not text or not ids:
             raise InputError("the prompt is empty: give at least one token.")
         return ids
+
+    def continuation(self, text: str) -> list[int]:
+        """Ids of `text` as it goes on from another text: an answer behind its prompt.
+
+        Encoded on its own, a text may get special tokens, and a space that it does not have.
+
+        Raises:
+            InputError: if nothing comes of it.
+        """
+        self._need()
+        for context in (".", "\n", "a"):
+            with suppress(InputError):
+                before, whole = self.encode(context), self.encode(context + text)
+                if whole[: len(before)] == before and len(whole) > len(before):
+                    return whole[len(before) :]
+        raise InputError(f"{text!r} gives no tokens of its own behind another text.")
 
     def decode(self, tokens: Sequence[int] | mx.array) -> str:
         """Text of token ids, special tokens included."""
