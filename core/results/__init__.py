@@ -4,7 +4,7 @@ from .attention import AttentionResult
 from .attribution import AttributionMapResult, AttributionResult, Certificate
 from .base import AnalysisResult, TableResult, plain
 from .circuit import CircuitResult, EdgeScoresResult
-from .heads import HeadScore, HeadScoresResult
+from .heads import DetectedHeadsResult, HeadScore, HeadScoresResult, HeadTypesResult
 from .lens import LensResult
 from .patching import PatchingResult
 from .path import PathResult
@@ -17,9 +17,11 @@ __all__ = [
     "AttributionResult",
     "Certificate",
     "CircuitResult",
+    "DetectedHeadsResult",
     "EdgeScoresResult",
     "HeadScore",
     "HeadScoresResult",
+    "HeadTypesResult",
     "LensResult",
     "PatchingResult",
     "PathResult",

@@ -1,6 +1,7 @@
 """Small random models of several families, and a tokenizer of single letters."""
 
 import importlib
+import math
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -105,3 +106,82 @@ def quantized():
         return InterpretableModel(made, tokenizer=Letters())
 
     return build
+
+
+LETTERS = 12
+PAIRS = 32
+
+
+@pytest.fixture(scope="session")
+def planted():
+    """A llama whose heads are set by hand: 0.1 previous token, 1.0 induction, 1.1 first token.
+
+    The residual stream holds a constant (dimension 0), the token's letter (1 to 12), the letter
+    before (13 to 24) and a mark of the first letter of the alphabet (25). Heads are 64 wide: fast
+    rotations measure distance, the slowest ones hardly turn and compare letters.
+    """
+    module = importlib.import_module("mlx_lm.models.llama")
+    made = module.Model(
+        module.ModelArgs(
+            model_type="llama",
+            hidden_size=32,
+            num_hidden_layers=2,
+            intermediate_size=8,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=2 * PAIRS,
+            rms_norm_eps=1e-6,
+            vocab_size=LETTERS,
+            rope_theta=1e8,
+        )
+    )
+    made.update(tree_map(mx.zeros_like, made.parameters()))
+    letters = range(LETTERS)
+    embedding = mx.zeros((LETTERS, 32))
+    for letter in letters:
+        embedding[letter, 0] = embedding[letter, 1 + letter] = 1.0
+    embedding[0, 25] = 1.0
+    made.model.embed_tokens.weight = embedding
+    first, second = made.model.layers
+    for part in (first, second):
+        for norm in (part.input_layernorm, part.post_attention_layernorm):
+            norm.weight = mx.ones(32)
+    made.model.norm.weight = mx.ones(32)
+
+    # 0.1 compares the constant with itself, turned by one position: greatest one token back.
+    rows = 2 * PAIRS
+    query, key = mx.zeros((2 * rows, 32)), mx.zeros((2 * rows, 32))
+    for pair in range(8):
+        turn = 1e8 ** (-pair / PAIRS)
+        query[rows + pair, 0] = 12.0
+        key[rows + pair, 0] = 12.0 * math.cos(turn)
+        key[rows + PAIRS + pair, 0] = 12.0 * math.sin(turn)
+    value, output = mx.zeros((2 * rows, 32)), mx.zeros((32, 2 * rows))
+    for letter in letters:
+        value[rows + letter, 1 + letter] = 1.0
+        output[13 + letter, rows + letter] = 1.0
+    set_attention(first, query, key, value, output)
+
+    # 1.0 compares the letter with each key's letter before, and copies that key's letter.
+    query, key = mx.zeros((2 * rows, 32)), mx.zeros((2 * rows, 32))
+    value, output = mx.zeros((2 * rows, 32)), mx.zeros((32, 2 * rows))
+    for letter in letters:
+        query[PAIRS - 12 + letter, 1 + letter] = 12.0
+        key[PAIRS - 12 + letter, 13 + letter] = 12.0
+        value[letter, 1 + letter] = 1.0
+        output[1 + letter, letter] = 1.0
+        # 1.1 looks for the mark, and writes the letter that it finds turned around.
+        value[rows + letter, 1 + letter] = 1.0
+        output[1 + letter, rows + letter] = -1.0
+    query[rows + PAIRS - 1, 0] = 12.0
+    key[rows + PAIRS - 1, 25] = 12.0
+    set_attention(second, query, key, value, output)
+    mx.eval(made.parameters())
+    return InterpretableModel(made)
+
+
+def set_attention(block, query, key, value, output):
+    block.self_attn.q_proj.weight = query
+    block.self_attn.k_proj.weight = key
+    block.self_attn.v_proj.weight = value
+    block.self_attn.o_proj.weight = output
