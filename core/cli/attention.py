@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from .lens import PROMPT
-from .options import POCKET, Json, Layers, ModelName, Save, listed, load
-from .show import show_result
+from .options import POCKET, Json, Layers, ModelName, Save, listed
+from .show import run_analysis, show_result
 
 
 def attention(
@@ -30,6 +30,7 @@ def attention(
     if layers:
         options["layers"] = listed(layers, int, "--layers")
     chosen = listed(heads, int, "--heads")
-    result = registry.get("analysis", "attention_patterns")(load(model), prompt, **options)
+    analysis = registry.get("analysis", "attention_patterns")
+    result = run_analysis(analysis, model, prompt, **options)
     paint = draw_heads if chosen is None else HeadMaps(chosen)
     show_result(result, json=json, save=save, paint=paint)

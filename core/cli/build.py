@@ -11,9 +11,9 @@ from rich.markup import escape
 from ..display import show_lines, show_text
 from ..plugins import Analysis
 from .docstrings import split_docstring
-from .options import POCKET, Json, ModelName, Rows, Save, load
+from .options import POCKET, Json, ModelName, Rows, Save
 from .parameters import Parameter, parameters_of
-from .show import ROWS, show_result
+from .show import ROWS, run_analysis, show_result
 
 #: The options of every analysis: annotation and default.
 _COMMON: dict[str, tuple[Any, Any]] = {
@@ -32,7 +32,7 @@ def analysis_command(analysis: Analysis[..., Any]) -> Any:
     def run(**given: Any) -> None:
         common = {name: given.pop(_PREFIX + name) for name in _COMMON}
         values = read_values(analysis.name, parameters, given)
-        result = analysis(load(common["model"]), **values)
+        result = run_analysis(analysis, common["model"], **values)
         show_result(result, json=common["json"], save=common["save"], limit=common["rows"])
 
     declared = [_declare(p) for p in parameters]

@@ -6,7 +6,7 @@ import inspect
 import re
 
 _SECTION = re.compile(r"^(\w[\w ]*):\s*$")
-_ARGUMENT = re.compile(r"^\s{2,}\*{0,2}(\w+(?:\s*,\s*\w+)*)\s*(?:\([^)]*\))?:\s+(.*)$")
+_ARGUMENT = re.compile(r"^\s{2,}\*{0,2}(\w+(?:\s*,\s*\w+)*)\s*(?:\([^)]*\))?:(?:\s+(.*))?$")
 _ARGUMENTS = ("args", "arguments", "parameters", "keyword args", "keyword arguments")
 _OTHERS = ("returns", "raises", "yields", "example", "examples", "attributes", "note", "references")
 
@@ -33,10 +33,10 @@ def split_docstring(docstring: str | None) -> tuple[str, dict[str, str]]:
             if found and (not names or depth <= indent):
                 indent = depth
                 names = re.split(r"\s*,\s*", found[1])
-                arguments.update(dict.fromkeys(names, found[2].strip()))
+                arguments.update(dict.fromkeys(names, (found[2] or "").strip()))
             elif line.strip():
                 for name in names:
-                    arguments[name] += " " + line.strip()
+                    arguments[name] = f"{arguments[name]} {line.strip()}".strip()
     arguments = {name: told.replace("``", "`") for name, told in arguments.items()}
     return _flowed("\n".join(description).strip()), arguments
 

@@ -140,10 +140,14 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def warnings_on_one_line() -> Iterator[None]:
-    """Warnings without the place in the code, which says nothing to a user of commands."""
+    """Warnings without the place in the code, which says nothing to a user of commands.
 
-    def show(text: Warning | str, *_: Any, **__: Any) -> None:
-        say(f"warning: {one_line(str(text))}")
+    What is deprecated concerns programmers alone.
+    """
+
+    def show(text: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning)):
+            say(f"warning: {one_line(str(text))}")
 
     with warnings.catch_warnings():
         warnings.showwarning = cast(Any, show)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import POCKET, Json, Layers, ModelName, Save, listed, load
-from .show import show_result
+from .options import POCKET, Json, Layers, ModelName, Save, listed
+from .show import run_analysis, show_result
 
 PROMPT = "The capital of France is"
 
@@ -42,5 +42,5 @@ def lens(
     if point is not None:
         options["point"] = point
     analysis = registry.get("analysis", "logit_lens")
-    result = analysis(load(model), prompt, **options)
+    result = run_analysis(analysis, model, prompt, **options)
     show_result(result, json=json, save=save, paint=LensTable(model))

@@ -29,11 +29,12 @@ class LensTable:
 
     def __call__(self, result: LensResult, console: Console) -> None:
         widths = _widths(result)
-        beside = MARGIN + CHANCE + SHORTEST_BAR
-        shown = _last_that_fit(widths, console.width - beside)
+        room = console.width - MARGIN - CHANCE
+        shown = _last_that_fit(widths, room - SHORTEST_BAR)
         console.print(_title(self.name, result, len(shown)))
-        bars = min(LONGEST_BAR, console.width - beside - sum(widths[i] + 2 for i in shown))
-        console.print(_grid(result, widths, shown, max(0, bars) + SHORTEST_BAR))
+        left = room - sum(widths[i] + 2 for i in shown)
+        bars = max(SHORTEST_BAR, min(left, LONGEST_BAR))
+        console.print(_grid(result, widths, shown, bars))
         if max(len(result[layer][-1]) for layer in result.layers) > 1:
             console.print(_ranking(result, console.width))
 

@@ -86,13 +86,11 @@ Layers = Annotated[
 
 
 def load(name: str, adapter: str | None = None) -> InterpretableModel:
-    """The model of that name, with word on stderr where that may take a while."""
+    """The model of that name."""
     from ..model import InterpretableModel
-    from .terminal import errors
+    from .terminal import working
 
-    if name == POCKET:
-        return InterpretableModel(name, adapter=adapter)
-    with errors().status(f"loading {name}"):
+    with working(f"loading {name}"):
         return InterpretableModel(name, adapter=adapter)
 
 

@@ -53,7 +53,7 @@ def parameters_of(analysis: Analysis[..., Any]) -> list[Parameter]:
         for p in list(analysis.signature.parameters.values())[1:]
         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
-    readers = {p.name: _reader(p, analysis.fn) for p in declared}
+    readers = {p.name: _reader(p, analysis.fn, first=i == 0) for i, p in enumerate(declared)}
     positional = [p.name for p in declared if _stands_alone(p, readers[p.name])]
     # Only the last one may take any number of words.
     positional = [n for n in positional if n == positional[-1] or not _many(readers[n])]
@@ -91,10 +91,11 @@ def _stands_alone(parameter: inspect.Parameter, reader: Reader | None) -> bool:
     )
 
 
-def _reader(parameter: inspect.Parameter, fn: Any) -> Reader | None:
+def _reader(parameter: inspect.Parameter, fn: Any, *, first: bool) -> Reader | None:
     kind = _resolved(parameter.annotation, fn)
-    if kind in (_MISSING, Any) and parameter.default is _MISSING:
-        return reader_for(str)  # what has no type and no default is a prompt
+    untold = any(kind is none for none in (_MISSING, Any)) or (first and kind is _UNKNOWN)
+    if parameter.default is _MISSING and untold:
+        return reader_for(str)  # what has no default and no type that tells is a prompt
     return reader_for(kind) or reader_like(parameter.default)
 
 

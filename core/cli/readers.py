@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import json
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -88,6 +89,8 @@ def reader_for(annotation: Any) -> Reader | None:
         return _union(inner)
     if origin is tuple and inner and inner[-1] is not Ellipsis:
         return _fixed(inner)
+    if origin in (dict, collections.abc.Mapping) and inner[0] is str:
+        return _mapping(inner[1])
     if origin in _COLLECTIONS:
         return _collection(inner[0], _COLLECTIONS[origin])
     try:
@@ -119,6 +122,8 @@ def _union(members: tuple[Any, ...]) -> Reader | None:
     readers = [r for r in map(reader_for, members) if r is not None]
     scalars = [r for r in readers if not r.many and not r.flag]
     texts = any(r.shown == "TEXT" for r in scalars)
+    if any(r.shown == "PATH" for r in scalars):  # text is a spelling of it
+        scalars = [r for r in scalars if r.shown != "TEXT"]
     if not scalars:
         rest = [r for r in readers if r.many] or readers
         return replace(rest[0], none=none) if rest else None
@@ -148,6 +153,28 @@ def _collection(kind: Any, collect: Callable[[list[Any]], Any]) -> Reader | None
     commas = item.shown not in ("TEXT", "PATH") and "," not in item.shown
     shown = f"{item.shown},…" if commas else item.shown
     return Reader(shown, item.read, many=True, commas=commas, collect=collect)
+
+
+def _mapping(kind: Any) -> Reader | None:
+    """Pairs, each a word of its own; where any value will do, JSON is read and the rest is text."""
+    item = Reader("VALUE", _json_or_text) if kind is Any else reader_for(kind)
+    if item is None or item.many or item.flag:
+        return None
+
+    def read(word: str) -> Any:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} is not KEY={item.shown}")
+        return key, item.read(value)
+
+    return Reader(f"KEY={item.shown}", read, many=True, collect=dict)
+
+
+def _json_or_text(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
 
 
 def _fixed(kinds: tuple[Any, ...]) -> Reader | None:

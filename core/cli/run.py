@@ -68,5 +68,6 @@ def _table(analyses: list[Any]) -> Table:
 
     made = new_table("analysis", "what it does")
     for analysis in analyses:
-        made.add_row(Text(analysis.name, style="cyan"), Text(show_text(analysis.summary)))
+        summary = show_text(analysis.summary.replace("``", "`"))
+        made.add_row(Text(analysis.name, style="cyan"), Text(summary))
     return made

@@ -7,18 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..display import show_text
-from .terminal import errors, output, print_json
+from .options import load
+from .terminal import errors, output, print_json, working
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from ..plugins import Analysis
     from ..results import AnalysisResult
 
 #: Rows of a table that are printed unless more are asked for.
 ROWS = 50
 
 Painter = Callable[[Any, "Console"], None]
+
+
+def run_analysis(analysis: Analysis[..., Any], model: str, *words: Any, **values: Any) -> Any:
+    """Load the model of that name and run the analysis on it, stdout being kept for results."""
+    loaded = load(model)
+    with working():
+        return analysis(loaded, *words, **values)
 
 
 def show_result(

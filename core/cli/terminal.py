@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from ..display import show_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,6 +47,20 @@ def _console(*, stderr: bool) -> Console:
             raise BrokenPipeError
 
     return Plain(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+@contextlib.contextmanager
+def working(text: str = "") -> Iterator[None]:
+    """Keep stdout for results: what is printed in this block goes to stderr, as progress should.
+
+    Args:
+        text: What somebody at a terminal is told meanwhile.
+    """
+    with contextlib.ExitStack() as stack:
+        if text and sys.stderr.isatty():
+            stack.enter_context(errors().status(show_text(text)))
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield
 
 
 def print_json(content: Any) -> None:

@@ -9,7 +9,7 @@ import typer
 from ..display import show_text
 from .options import POCKET, AdapterName, Json, ModelArgument, Save, load
 from .show import new_table, show_result
-from .terminal import errors
+from .terminal import working
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,7 @@ def verify(
     from ..testing import check_adapter
 
     loaded = load(model, adapter)
-    with errors().status(f"checking {show_text(model)}"):
+    with working(f"checking {model}"):
         report = check_adapter(loaded)
     show_result(report, json=json, save=save, paint=paint_report)
     if not report.ok:
@@ -67,6 +67,8 @@ def _by_point(checks: list[Row]) -> list[list[Row]]:
 
 
 def _checks(rows: list[Row]) -> str:
+    if rows[0].status == "absent":
+        return show_text(rows[0].reason)
     if rows[0].status != "proven":
         return show_text(f"{rows[0].check}{_error(rows[0])}: {rows[0].reason}")
     return show_text("; ".join(f"{row.check}{_error(row)}" for row in rows))

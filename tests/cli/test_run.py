@@ -1,0 +1,272 @@
+"""``mlxray run``: any analysis, its options from its signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import mlx.core as mx
+import pytest
+
+from mlxray import TableResult, analysis
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .nowhere import Model, Prompt
+
+PANEL = "Model and output"
+
+
+@analysis
+def stranger(
+    model: Model,
+    text: Prompt,
+    *,
+    layers: Sequence[int] | None = None,
+    depth: int = 2,
+    share: float | None = 0.5,
+    side: Literal["left", "right"] = "left",
+    sharp: bool = False,
+    soft: bool = True,
+    names: list[str] = (),
+    head: tuple[int, int] | None = None,
+    weights: mx.array | None = None,
+    json: str = "mine",
+    untyped=3,
+) -> TableResult:
+    """What a [bold]stranger[/bold] wrote.
+
+    Shapes are [B, S].
+
+    Args:
+        text: The prompt.
+        layers: Which [red]layers[/red] to read, with ``code``.
+        weights: An array.
+    """
+    given = {k: v for k, v in locals().items() if k != "model"}
+    return TableResult({"name": list(given), "value": [repr(v) for v in given.values()]})
+
+
+DEFAULTS = {
+    "text": "'Hi'",
+    "layers": "None",
+    "depth": "2",
+    "share": "0.5",
+    "side": "'left'",
+    "sharp": "False",
+    "soft": "True",
+    "names": "()",
+    "head": "None",
+    "weights": "None",
+    "json": "'mine'",
+    "untyped": "3",
+}
+
+
+def values(outcome: Any) -> dict[str, str]:
+    assert outcome.code == 0, outcome.err
+    columns = outcome.json()["data"]["columns"]
+    return dict(zip(columns["name"], columns["value"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        ([], {}),
+        (["--layers", "0,-1"], {"layers": "[0, -1]"}),
+        (["--layers", "0", "--layers", "3"], {"layers": "[0, 3]"}),
+        (["--depth", "-4"], {"depth": "-4"}),
+        (["--share", "none"], {"share": "None"}),
+        (["--share", "1"], {"share": "1.0"}),
+        (["--side", "right"], {"side": "'right'"}),
+        (["--sharp"], {"sharp": "True"}),
+        (["--no-soft"], {"soft": "False"}),
+        (["--names", "a,b", "--names", "c"], {"names": "['a,b', 'c']"}),
+        (["--head", "1,0"], {"head": "(1, 0)"}),
+        (["--stranger-json", "x"], {"json": "'x'"}),
+        (["--untyped", "4"], {"untyped": "4"}),
+    ],
+)
+def test_options_become_arguments(mlxray, provide, words: list[str], changed: dict[str, str]):
+    provide(stranger)
+    found = values(mlxray("run", "stranger", "Hi", *words, "--json"))
+    assert found == DEFAULTS | changed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "Missing argument 'TEXT'"),
+        (["a", "b"], "put a text of several words in quotes"),
+        (["a", "--depth", "x"], "--depth: 'x' is not an integer"),
+        (["a", "--layers", "0,b"], "--layers: 'b' is not an integer"),
+        (["a", "--side", "up"], "--side: 'up' is none of left, right"),
+        (["a", "--head", "1"], "--head: '1' is not INT,INT"),
+        (["a", "--weights", "1"], "model.stranger(…, weights=…)"),
+        (["a", "--bogus", "1"], "No such option: --bogus"),
+        (["a", "--save", "x.gif"], "cannot write 'x.gif': use one of"),
+        (["a", "--save", "/no/such/folder/x.png"], "there is no folder '/no/such/folder'"),
+        (["a", "--model", "/no/such/model"], "there is no folder '/no/such/model'"),
+    ],
+)
+def test_wrong_words_are_refused(mlxray, provide, words: list[str], said: str):
+    provide(stranger)
+    outcome = mlxray("run", "stranger", *words)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert outcome.out == ""
+
+
+def test_help_shows_every_parameter_and_no_markup(mlxray, provide, monkeypatch):
+    provide(stranger)
+    monkeypatch.setenv("COLUMNS", "160")
+    text = mlxray("run", "stranger", "--help").out
+    for name in DEFAULTS.keys() - {"text", "json"}:
+        assert f"--{name}" in text
+    assert "--stranger-json" in text
+    assert "What a [bold]stranger[/bold] wrote." in text
+    assert "Shapes are [B, S]." in text
+    assert "Which [red]layers[/red] to read, with `code`." in text
+    assert "Only from Python: mx.array | None. An array." in text
+    assert "left|right" in text
+    assert "(default: 0.5)" in text
+    assert "--sharp" in text and "--no-sharp" in text
+    assert PANEL in text
+
+
+def test_without_a_name_lists_what_there_is(mlxray, provide):
+    provide(stranger)
+    outcome = mlxray("run")
+    assert outcome.code == 0
+    assert "stranger" in outcome.out
+    assert "What a [bold]stranger[/bold] wrote." in outcome.out
+    rows = {row["name"]: row for row in mlxray("run", "--json").json()}
+    assert rows["stranger"]["summary"] == "What a [bold]stranger[/bold] wrote."
+    assert rows["logit_lens"]["result"] == "LensResult"
+
+
+def test_the_flag_of_the_list_before_a_name_is_refused(mlxray, provide):
+    provide(stranger)
+    outcome = mlxray("run", "--json", "stranger", "a")
+    assert outcome.code == 2
+    assert "put it behind the analysis' name" in outcome.err
+
+
+def test_unknown_name(mlxray):
+    outcome = mlxray("run", "logit_len", "a")
+    assert outcome.code == 2
+    assert "Did you mean 'logit_lens'" in outcome.err
+
+
+@analysis
+def only_python(model, fn: Callable[[int], int]) -> TableResult:
+    """Needs a function."""
+    raise AssertionError
+
+
+def test_an_analysis_that_needs_python_says_so(mlxray, provide):
+    provide(only_python)
+    outcome = mlxray("run", "only_python")
+    assert outcome.code == 2
+    assert "Callable[[int], int] cannot be written on a command line" in outcome.err
+    assert "model.only_python(…, fn=…)" in outcome.err
+
+
+@analysis
+def several(model, texts: list[str], *more, layer: int, **rest) -> TableResult:
+    """Takes any number of texts."""
+    return TableResult({"text": texts, "layer": [layer] * len(texts)})
+
+
+def test_texts_and_a_required_option(mlxray, provide):
+    provide(several)
+    outcome = mlxray("run", "several", "a b", "c", "--layer", "3", "--json")
+    assert outcome.json()["data"]["columns"] == {"text": ["a b", "c"], "layer": [3, 3]}
+    assert "Missing option '--layer'" in mlxray("run", "several", "a").err
+    assert "Missing argument 'TEXTS" in mlxray("run", "several", "--layer", "3").err
+
+
+@analysis
+def two_lists(model, clean: list[str], corrupted: list[str]) -> TableResult:
+    """Takes two lists."""
+    return TableResult({"clean": clean, "corrupted": corrupted})
+
+
+def test_only_one_list_stands_without_its_name(mlxray, provide):
+    provide(two_lists)
+    outcome = mlxray("run", "two_lists", "c", "d", "--clean", "a", "--clean", "b", "--json")
+    assert outcome.json()["data"]["columns"] == {"clean": ["a", "b"], "corrupted": ["c", "d"]}
+
+
+@analysis
+def table(model, rows: int = 120) -> TableResult:
+    """A long table of hostile cells."""
+    return TableResult(
+        {
+            "[b]n[/b]": list(range(rows)),
+            "token": ["\x1b[31m[red]x"] * rows,
+            "share": [0.25, *[1 / 3] * (rows - 1)],
+            "size": [1.5e-9] * rows,
+        }
+    )
+
+
+def test_table_of_foreign_values(mlxray, provide):
+    provide(table)
+    text = mlxray("run", "table").out
+    assert "\x1b" not in text
+    assert "[b]n[/b]" in text
+    assert "\\x1b[31m[red]x" in text
+    assert "0.2500" in text and "0.3333" in text and "1.5e-09" in text
+    assert "70 more rows" in text
+    assert text.rstrip().endswith("table: 120 rows of [b]n[/b], token, share, size")
+    assert " 119 " in mlxray("run", "table", "--rows", "0").out
+    assert "117 more rows" in mlxray("run", "table", "--rows", "3").out
+
+
+def test_json_is_safe_in_a_terminal_and_the_same_to_a_parser(mlxray, provide):
+    @analysis
+    def hostile(model) -> TableResult:
+        """Control characters."""
+        return TableResult({"token": ["\x1b[31m", "\x9b5m", "\u202e", "\ud800", "é漢🙂", '"\\\n']})
+
+    provide(hostile)
+    outcome = mlxray("run", "hostile", "--json")
+    assert all(c.isprintable() or c == "\n" for c in outcome.out)
+    assert outcome.json()["data"]["columns"]["token"] == [
+        "\x1b[31m", "\x9b5m", "\u202e", "\ud800", "é漢🙂", '"\\\n',
+    ]  # fmt: skip
+
+
+def test_save(mlxray, provide, tmp_path: Path):
+    provide(table)
+    for ending, start in ((".json", "{"), (".md", "# ")):
+        file = tmp_path / f"result{ending}"
+        outcome = mlxray("run", "table", "--rows", "1", "--save", file)
+        assert outcome.code == 0
+        assert outcome.err == f"wrote {file}\n"
+        assert file.read_text(encoding="utf-8").startswith(start)
+
+
+def test_a_picture_that_nobody_draws(mlxray, provide, tmp_path: Path):
+    from dataclasses import dataclass
+
+    from mlxray import AnalysisResult
+
+    @dataclass
+    class Odd(AnalysisResult):
+        value: int = 0
+
+    @analysis(result=Odd)
+    def odd(model) -> Odd:
+        """An odd result."""
+        return Odd(3)
+
+    provide(odd)
+    outcome = mlxray("run", "odd", "--save", tmp_path / "x.png")
+    assert outcome.code == 2
+    assert "nothing draws Odd" in outcome.err
+    assert "value  3" in outcome.out
