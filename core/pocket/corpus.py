@@ -39,7 +39,8 @@ class Batch:
     @property
     def size(self) -> int:
         """How many input tokens the batch has."""
-        return self.tokens.shape[0] * (self.tokens.shape[1] - 1)
+        rows, length = self.tokens.shape
+        return int(rows * (length - 1))
 
 
 class Corpus:

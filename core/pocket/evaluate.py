@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
@@ -24,8 +24,10 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from . import PATH
+from .card import write_card
+from .details import detail_sets
 from .heads import HeadReport, find_heads
-from .tasks import TASKS, Example, binding, induction, prose
+from .tasks import TASKS, Example, prose
 
 QUOTED: tuple[tuple[str, str], ...] = (
     ("The capital of France is", " Paris"),
@@ -52,14 +54,16 @@ class Score:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the model card tells: held-out scores, details, quoted prompts, prose and heads."""
+    """All that is measured: held-out scores, the same in detail, quoted prompts, prose and heads.
+
+    ``prose_loss`` is the mean loss on fresh stories in nats per token.
+    """
 
     tasks: dict[str, Score]
     details: dict[str, Score]
     quoted: dict[str, str]
     prose_loss: float
     heads: HeadReport
-    training: dict[str, object] = field(default_factory=dict)
 
 
 def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -108,7 +112,8 @@ def _judge(
 ) -> tuple[bool, float]:
     """Judge log-probabilities (answer tokens, vocabulary)."""
     if example.accepted:
-        accepted = [tokenizer.token_to_id(text) for text in example.accepted]
+        accepted = [tokenizer.encode(text, add_special_tokens=False).ids[0]
+                    for text in example.accepted]  # fmt: skip
         mass = float(np.exp(logs[0, accepted]).sum())
         return mass >= YEAR_MASS, mass
     right = bool((logs.argmax(-1) == np.array(answer)).all())
@@ -124,29 +129,6 @@ def score(model: nn.Module, tokenizer: Tokenizer, examples: Sequence[Example]) -
                  round(sum(p for _, p in results) / n, 4))  # fmt: skip
 
 
-def detail_sets(n: int, seed: int) -> dict[str, list[Example]]:
-    """Held-out examples by the number of bound entities, the side asked for, and block length."""
-    sets: dict[str, list[Example]] = {}
-    for count in binding.COUNTS:
-        rng = Random(f"count/{count}/{seed}")
-        sets[f"binding, {count} entities"] = [
-            binding.draw(rng, "held_out", count=count) for _ in range(n)
-        ]
-    for side, name in ((True, "who has it"), (False, "what they have")):
-        rng = Random(f"side/{side}/{seed}")
-        sets[f"binding, asked {name}"] = [
-            binding.draw(rng, "held_out", ask_entity=side) for _ in range(n)
-        ]
-    rng = Random(f"lengths/{seed}")
-    drawn = [induction.draw(rng, "held_out") for _ in range(6 * n)]
-    for length in induction.HELD_OUT_LENGTHS:
-        chosen = [e for e in drawn if length < len(e.prompt.split()) < 2 * length]
-        sets[f"induction, blocks of {length}"] = [
-            e for e in chosen if e.prompt.split()[0] == e.prompt.split()[length]
-        ][:n]
-    return sets
-
-
 def prose_loss(model: nn.Module, tokenizer: Tokenizer, stories: int = 64, seed: int = 0) -> float:
     """Mean next-token loss on fresh stories, in nats."""
     rng = Random(f"stories/{seed}")
@@ -160,7 +142,7 @@ def prose_loss(model: nn.Module, tokenizer: Tokenizer, stories: int = 64, seed: 
 
 
 def evaluate(model: nn.Module, tokenizer: Tokenizer, n: int = 1000, seed: int = 0) -> Report:
-    """Score every task on up to ``n`` held-out examples, and look for the heads that do the work."""
+    """Score every task on up to ``n`` held-out examples, and find the heads that do the work."""
     tasks = {name: score(model, tokenizer, task.examples(n, seed)) for name, task in TASKS.items()}
     details = {
         name: score(model, tokenizer, examples)
@@ -192,19 +174,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--examples", type=int, default=1000, help="held-out examples per task")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print all measurements as JSON")
+    parser.add_argument(
+        "--write", action="store_true", help="keep them as evaluation.json and renew the model card"
+    )
     given = parser.parse_args(arguments)
     report = evaluate(*load(given.model), n=given.examples, seed=given.seed)
-    if given.json:
-        sys.stdout.write(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
-        return
-    for name, result in (report.tasks | report.details).items():
-        sys.stdout.write(
-            f"{name:32} {result.accuracy:7.1%}  [{result.low:.1%}, {result.high:.1%}]  "
-            f"p = {result.probability:.3f}  n = {result.n}\n"
-        )
-    for prompt, answer in report.quoted.items():
-        sys.stdout.write(f"{prompt} →{answer}\n")
-    sys.stdout.write(f"stories: {report.prose_loss:.3f} nats per token\n{report.heads.text()}\n")
+    text = json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"
+    if given.write:
+        (given.model / "evaluation.json").write_text(text, encoding="utf-8")
+        write_card(given.model)
+    sys.stdout.write(text if given.json else _lines(report))
+
+
+def _lines(report: Report) -> str:
+    """The report for a terminal."""
+    lines = [
+        f"{name:52} {result.accuracy:7.1%}  [{result.low:.1%}, {result.high:.1%}]  "
+        f"p = {result.probability:.3f}  n = {result.n}"
+        for name, result in (report.tasks | report.details).items()
+    ]
+    lines += [f"{prompt} →{answer}" for prompt, answer in report.quoted.items()]
+    lines += [f"stories: {report.prose_loss:.3f} nats per token", report.heads.text(), ""]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

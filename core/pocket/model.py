@@ -25,7 +25,7 @@ class Shape:
     mlp: int = 320
     vocabulary: int = 1536
     context: int = 256
-    rope_theta: float = 10000.0
+    rope_theta: float = 1000.0
 
     def config(self) -> dict[str, Any]:
         """The ``config.json`` that mlx-lm and transformers read."""
@@ -65,15 +65,21 @@ def build_model(shape: Shape, seed: int = 0) -> Model:
     return model
 
 
+def flatten(tree: dict[str, Any]) -> list[tuple[str, mx.array]]:
+    """A tree of arrays as a list with dotted names."""
+    flat: list[tuple[str, mx.array]] = tree_flatten(tree)  # type: ignore[assignment]
+    return flat
+
+
 def count_parameters(model: nn.Module) -> int:
     """How many numbers the model has; tied embeddings count once."""
-    return sum(value.size for _, value in tree_flatten(model.parameters()))
+    return sum(value.size for _, value in flatten(model.parameters()))
 
 
 def save_model(model: nn.Module, shape: Shape, folder: Path) -> None:
     """Write ``model.safetensors`` (float32) and ``config.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = dict(tree_flatten(model.parameters()))
+    weights = dict(flatten(model.parameters()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
     text = json.dumps(shape.config(), indent=2)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")

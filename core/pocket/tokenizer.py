@@ -47,7 +47,7 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
     )
 
 
-def _sample_text(documents: int = 2500) -> Iterable[str]:
+def _sample_text(documents: int = 1000) -> Iterable[str]:
     """Text that shows every word of every template, at the start of a text and after a space."""
     rng = Random("tokenizer")
     for task in TASKS.values():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ def train(
     checkpoint = out / "checkpoint.safetensors"
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
-    began, seen, mean = time.perf_counter(), trainer.tokens, None
+    mean = None
     with (
         ThreadPoolExecutor(1) as ahead,
         tqdm(total=recipe.steps, initial=trainer.done, unit="step", mininterval=2) as bar,
@@ -46,11 +45,10 @@ def train(
             mean = loss if mean is None else 0.98 * mean + 0.02 * loss
             bar.update()
             if trainer.done % 20 == 0:
-                speed = (trainer.tokens - seen) / (time.perf_counter() - began)
+                speed = trainer.tokens / trainer.seconds
                 bar.set_postfix_str(f"loss {mean:.3f}, {speed:.0f} tokens/s", refresh=False)
             if trainer.done % save_every == 0:
                 trainer.save(checkpoint)
-    seconds = time.perf_counter() - began
     save_model(trainer.trained_model(), recipe.shape, out)
     save_tokenizer(tokenizer, out)
     facts = {
@@ -60,8 +58,9 @@ def train(
         "final_loss": mean,
         "device": "GPU" if mx.default_device() == mx.Device(mx.gpu) else "CPU",
         "lanes": lanes,
-        "seconds": round(seconds, 1),
-        "tokens_per_second": round((trainer.tokens - seen) / seconds),
+        "seconds": round(trainer.seconds, 1),
+        "cpu_seconds": round(trainer.cpu_seconds, 1),
+        "tokens_per_second": round(trainer.tokens / trainer.seconds),
     }
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     checkpoint.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_map, tree_unflatten
+from mlx_lm.models.llama import Model
 from tokenizers import Tokenizer
 
 from .corpus import Batch, Corpus
-from .model import Shape, build_model
+from .model import Shape, build_model, flatten
 from .tokenizer import SPECIAL
 
 Tree = dict[str, Any]
@@ -35,7 +37,7 @@ class Recipe:
     """Every so many steps the rows are half as many and twice as long."""
     counted: float = 0.5
     """Part of the positions that count in the loss."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     warmup: int = 150
     weight_decay: float = 0.05
     beta2: float = 0.98
@@ -74,6 +76,8 @@ class Trainer:
         self.parameters: Tree = self.model.trainable_parameters()
         self.done = 0
         self.tokens = 0
+        self.seconds = 0.0
+        self.cpu_seconds = 0.0
         self._optimizer = optim.AdamW(
             recipe.learning_rate,
             betas=[0.9, recipe.beta2],
@@ -121,6 +125,7 @@ class Trainer:
 
     def step(self, batch: Batch | None = None) -> float:
         """One step; returns the weighted mean loss in nats."""
+        began, cpu_began = time.perf_counter(), time.process_time()
         batch = batch or self.batch(self.done)
         weights = batch.weights / batch.weights.sum()
         lanes = len(self._streams)
@@ -140,9 +145,11 @@ class Trainer:
         mx.eval(self.parameters, self.state, losses)
         self.done += 1
         self.tokens += batch.size
+        self.seconds += time.perf_counter() - began
+        self.cpu_seconds += time.process_time() - cpu_began
         return sum(float(loss) for loss in losses)
 
-    def trained_model(self) -> nn.Module:
+    def trained_model(self) -> Model:
         """The model with the current parameters in place."""
         self.model.update(self.parameters)
         return self.model
@@ -150,9 +157,15 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write a checkpoint: parameters, optimizer state and progress, in one safetensors file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {f"parameters.{k}": v for k, v in tree_flatten(self.parameters)}
-        arrays |= {f"state.{k}": v for k, v in tree_flatten(self.state)}
-        progress = {"done": self.done, "tokens": self.tokens, "recipe": asdict(self.recipe)}
+        arrays = {f"parameters.{name}": value for name, value in flatten(self.parameters)}
+        arrays |= {f"state.{name}": value for name, value in flatten(self.state)}
+        progress = {
+            "done": self.done,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "recipe": asdict(self.recipe),
+        }
         temporary = path.with_name(f"part-{path.name}")
         mx.save_safetensors(str(temporary), arrays, metadata={"progress": json.dumps(progress)})
         temporary.replace(path)
@@ -163,7 +176,9 @@ class Trainer:
         Raises:
             ValueError: the checkpoint belongs to another recipe.
         """
-        arrays, metadata = mx.load(str(path), return_metadata=True)
+        loaded: tuple[dict[str, mx.array], dict[str, str]]
+        loaded = mx.load(str(path), return_metadata=True)  # type: ignore[assignment]
+        arrays, metadata = loaded
         progress = json.loads(metadata["progress"])
         if progress["recipe"] != asdict(self.recipe):
             raise ValueError(f"{path} was written by another recipe: {progress['recipe']}")
@@ -175,6 +190,7 @@ class Trainer:
         self.state = tree_unflatten(trees["state"])
         mx.eval(self.parameters, self.state)
         self.done, self.tokens = progress["done"], progress["tokens"]
+        self.seconds, self.cpu_seconds = progress["seconds"], progress["cpu_seconds"]
 
 
 assert SPECIAL[1] == "<|bos|>" and SPECIAL[5] == "<|end|>"  # ids in Shape.config

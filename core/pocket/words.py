@@ -124,4 +124,4 @@ def spaced_words() -> list[str]:
 
 def initial_words() -> list[str]:
     """The listed words that are also one token without a leading space: they can start a text."""
-    return _unique([*NAMES, *CAPITALS, *CITIES])
+    return _unique([*NAMES, *CITIES])

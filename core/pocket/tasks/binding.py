@@ -13,32 +13,51 @@ from .example import ANSWER, CONTEXT, Example, Segment, Split, Task, in_split
 class Schema:
     """One relation: how it is stated, and how each side of it is asked for.
 
-    A question ends where its one-word answer begins.
+    ``{0}`` is the entity, ``{1}`` the attribute. ``facts`` are two ways to state it: the entity
+    first, and the attribute first. A question ends where its one-word answer begins. ``show``
+    is a sentence that names the entity right after the attribute, and how it ends; only training
+    has it, as the easy step towards ``ask_entity``.
     """
 
     name: str
     entities: tuple[str, ...]
     attributes: tuple[str, ...]
-    fact: str
+    facts: tuple[str, str]
     ask_entity: str
     ask_attribute: str
+    show: tuple[str, str]
 
 
 _THINGS = tuple(sorted(set(OBJECTS)))
 SCHEMAS: tuple[Schema, ...] = (
-    Schema("has", NAMES, _THINGS, "{0} has the {1}.", "Who has the {1}?", "What does {0} have? The"),
-    Schema("room", NAMES, ROOMS, "{0} is in the {1}.", "Who is in the {1}?", "Where is {0}? In the"),
-    Schema("city", NAMES, CITIES, "{0} lives in {1}.", "Who lives in {1}?", "Where does {0} live? In"),
     Schema(
-        "likes", NAMES, ANIMALS, "{0} likes the {1}.", "Who likes the {1}?",
-        "What does {0} like? The",
+        "has", NAMES, _THINGS, ("{0} has the {1}.", "The {1} belongs to {0}."),
+        "Who has the {1}?", "What does {0} have? The", ("Here is the {1}", " has."),
     ),
     Schema(
-        "color", _THINGS, COLORS, "The {0} is {1}.", "Which thing is {1}? The",
-        "What color is the {0}? It is",
+        "room", NAMES, ROOMS, ("{0} is in the {1}.", "In the {1} is {0}."),
+        "Who is in the {1}?", "Where is {0}? In the", ("Here is the {1}", " is in."),
+    ),
+    Schema(
+        "city", NAMES, CITIES, ("{0} lives in {1}.", "The city of {1} is home to {0}."),
+        "Who lives in {1}?", "Where does {0} live? In", ("This is {1}", "'s home."),
+    ),
+    Schema(
+        "likes", NAMES, ANIMALS, ("{0} likes the {1}.", "The {1} is liked by {0}."),
+        "Who likes the {1}?", "What does {0} like? The", ("Here is the {1}", " likes."),
+    ),
+    Schema(
+        "color", _THINGS, COLORS, ("The {0} is {1}.", "The {1} thing is the {0}."),
+        "Which thing is {1}? The", "What color is the {0}? It is", ("Here is the {1}", "."),
     ),
 )  # fmt: skip
 COUNTS: tuple[int, ...] = (2, 3, 4, 5, 6)
+COUNT_WEIGHTS: tuple[float, ...] = (0.3, 0.25, 0.2, 0.15, 0.1)
+"""How often training has so many entities."""
+REVERSED = 0.4
+"""Part of the documents whose facts name the attribute first."""
+WAYS: tuple[float, float, float] = (0.4, 0.25, 0.35)
+"""Parts of the questions in training that ask for the entity, for the attribute, or show."""
 
 
 def _pairs(rng: Random, split: Split, schema: Schema, count: int) -> list[tuple[str, str]]:
@@ -65,6 +84,7 @@ def draw(
     schema: Schema | None = None,
     count: int | None = None,
     ask_entity: bool | None = None,
+    attribute_first: bool | None = None,
 ) -> Example:
     """Some facts and one question; what is not given is drawn.
 
@@ -74,8 +94,10 @@ def draw(
     count = count or rng.choice(COUNTS)
     if ask_entity is None:
         ask_entity = rng.random() < 0.5
+    if attribute_first is None:
+        attribute_first = rng.random() < REVERSED
     pairs = _pairs(rng, split, schema, count)
-    facts = " ".join(schema.fact.format(*pair) for pair in pairs)
+    facts = " ".join(schema.facts[attribute_first].format(*pair) for pair in pairs)
     asked, other = rng.sample(pairs, 2)
     question = (schema.ask_entity if ask_entity else schema.ask_attribute).format(*asked)
     side = 0 if ask_entity else 1
@@ -83,17 +105,16 @@ def draw(
 
 
 def document(rng: Random) -> list[Segment]:
-    """Facts, then a question about each of them; who has something is asked more often.
-
-    (Finding what was said *before* the word that one looks for is the harder direction.)
-    """
+    """Facts, then each of them asked for once, in one of the three ways."""
     schema = rng.choice(SCHEMAS)
-    pairs = _pairs(rng, "train", schema, rng.choice(COUNTS))
-    segments: list[Segment] = [(" ".join(schema.fact.format(*pair) for pair in pairs), CONTEXT)]
+    pairs = _pairs(rng, "train", schema, rng.choices(COUNTS, weights=COUNT_WEIGHTS)[0])
+    fact = schema.facts[rng.random() < REVERSED]
+    segments: list[Segment] = [(" ".join(fact.format(*pair) for pair in pairs), CONTEXT)]
     for asked in rng.sample(pairs, len(pairs)):
-        side = 0 if rng.random() < 0.65 else 1
-        question = (schema.ask_entity, schema.ask_attribute)[side].format(*asked)
-        segments += [(f" {question}", CONTEXT), (f" {asked[side]}", ANSWER), (".", CONTEXT)]
+        kind = rng.choices((0, 1, 2), weights=WAYS)[0]
+        question = (schema.ask_entity, schema.ask_attribute, schema.show[0])[kind].format(*asked)
+        segments += [(f" {question}", CONTEXT), (f" {asked[kind % 2]}", ANSWER)]
+        segments.append((schema.show[1] if kind == 2 else ".", CONTEXT))
     return segments
 
 

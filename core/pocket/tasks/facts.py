@@ -11,7 +11,7 @@ from .example import Example, Split, Task
 CAPITAL_PHRASINGS: tuple[str, ...] = (
     "The capital of {0} is",
     "The capital city of {0} is called",
-    "{0} is a country whose capital is",
+    "In the country of {0}, the capital is",
     "Question: What is the capital of {0}? Answer:",
     "People in {0} are proud of their capital,",
     "When you travel to {0}, visit its capital,",

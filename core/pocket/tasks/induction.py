@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from ..words import spaced_words
-from .example import Example, Split, Task, is_held_out
+from .example import Example, Split, Task, in_split
 
 HELD_OUT_LENGTHS: tuple[int, ...] = (13, 21, 34)
 """Lengths of the repeated block that training never shows."""
@@ -13,24 +13,22 @@ MAX_LENGTH = 44
 
 
 def word_pool(split: Split) -> list[str]:
-    """The words of a split: one word in ten is never part of a random sequence in training."""
-    return [w for w in spaced_words() if is_held_out("induction", w) == (split == "held_out")]
+    """The words of a split: one word in eight is never part of a random sequence in training."""
+    return [w for w in spaced_words() if in_split(split, "induction", w, one_in=8)]
 
 
 _POOLS: dict[Split, list[str]] = {"train": word_pool("train"), "held_out": word_pool("held_out")}
 
 
-def draw(rng: Random, split: Split) -> Example:
+def draw(rng: Random, split: Split, *, length: int | None = None) -> Example:
     """Random words twice, cut at a random place of the second copy.
 
     Held-out examples have held-out words and held-out lengths.
     """
-    pool = _POOLS[split]
-    if split == "held_out":
-        length = rng.choice(HELD_OUT_LENGTHS)
-    else:
-        length = rng.choice([n for n in range(4, MAX_LENGTH) if n not in HELD_OUT_LENGTHS])
-    words = rng.sample(pool, length) if length <= len(pool) else rng.choices(pool, k=length)
+    if length is None:
+        seen = [n for n in range(4, MAX_LENGTH) if n not in HELD_OUT_LENGTHS]
+        length = rng.choice(HELD_OUT_LENGTHS if split == "held_out" else seen)
+    words = rng.sample(_POOLS[split], length)
     cut = rng.randrange(2, length)
     prompt = "".join(f" {word}" for word in words + words[:cut])
     return Example("induction", prompt, f" {words[cut]}", f" {words[cut - 2]}", tail="")
@@ -40,6 +38,6 @@ TASK = Task(
     "induction",
     "B C D E … B C D → E, on random words",
     "the words of the sequence, and its length",
-    0.16,
+    0.13,
     draw,
 )

@@ -20,8 +20,10 @@ TEMPLATES: tuple[str, ...] = (
 )
 
 
-def draw(rng: Random, split: Split) -> Example:
+def draw(rng: Random, split: Split, *, giver_first: bool | None = None) -> Example:
     """One sentence; the acting name is the first (BABA) or the second (ABBA) with equal chance."""
+    if giver_first is None:
+        giver_first = rng.random() < 0.5
     while True:
         first, second = rng.sample(NAMES, 2)
         if in_split(split, "ioi", *sorted((first, second))):
@@ -30,7 +32,7 @@ def draw(rng: Random, split: Split) -> Example:
         rng.choice(TEMPLATES),
         first,
         second,
-        giver_first=rng.random() < 0.5,
+        giver_first=giver_first,
         place=rng.choice(PLACES),
         gift=rng.choice(GIFTS),
     )
@@ -53,6 +55,6 @@ TASK = Task(
     "ioi",
     "When Mary and John went to the store, John gave a drink to → Mary",
     "pairs of names",
-    0.08,
+    0.11,
     draw,
 )

@@ -1,5 +1,8 @@
-"""Lists of words that are said twice: every word is copied somewhere, also those that the random
-sequences of `induction.py` hold out."""
+"""Lists of words that are said twice.
+
+Every word is copied here now and then, also those that the random sequences of `induction.py`
+hold out.
+"""
 
 from __future__ import annotations
 

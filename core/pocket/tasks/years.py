@@ -43,6 +43,6 @@ TASK = Task(
     "years",
     "The war lasted from 1732 to 17 → 33 … 99",
     "pairs of century and year",
-    0.05,
+    0.06,
     draw,
 )
