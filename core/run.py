@@ -16,7 +16,7 @@ import mlx.nn as nn
 from .arrays import held
 from .attention import Around, Frame
 from .edits import Call, Edit, EditReport
-from .errors import PointAbsent
+from .errors import AddressError
 from .instrument import Original, instrumented, under
 from .layout import Layout
 from .points import AddressLike
@@ -155,24 +155,24 @@ class Run:
         """What was asked for, by canonical address.
 
         With `everything`, that is each call of each module, numbered where there were several,
-        and each point but `head_out`.
+        and each point that the run passed once, but `head_out`.
         """
         found = {key: site.read(self) for key, site in self.sites.items()}
         if not self._everything:
             return found
-        for handler in self.handlers.values():
-            name = self.layout.short(handler.path) or "logits"
-            if len(handler.outputs) == 1:
-                found[name] = handler.outputs[0]
+        for path, module in self.layout.modules.items():
+            name, outputs = self.layout.short(path) or "logits", self.handlers[id(module)].outputs
+            if len(outputs) == 1:
+                found[name] = outputs[0]
             else:
-                found |= {f"{name}#{i}": out for i, out in enumerate(handler.outputs)}
+                found |= {f"{name}#{i}": out for i, out in enumerate(outputs)}
         for status in self.layout.statuses():
             if not status.available or status.point == "head_out":
                 continue
             site = self.layout.site(status.address)
             try:
                 found[site.key] = site.read(self)
-            except PointAbsent:
+            except AddressError:  # not in this run, or in several calls: no one value to keep
                 continue
         return found
 
