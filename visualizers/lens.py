@@ -213,7 +213,7 @@ def _cell(grid: LensGrid, width: float, height: float) -> tuple[float, float, in
     across = 0.94 * POINTS * room / CHARACTER
     longest = max(columns(text) for row in grid.predicted for text in row)
     # Small cells cut long tokens before the text becomes hard to read; large ones use their room.
-    line = min(max(9.0, across / longest), 13.0, 0.75 * POINTS * height / len(grid.layers))
+    line = min(max(9.0, across / longest), 12.0, 0.75 * POINTS * height / len(grid.layers))
     return room, line, int(across / line) if line >= 4 else 0
 
 

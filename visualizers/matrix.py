@@ -31,6 +31,7 @@ class Matrices:
         limit: The scale runs from 0 to it, or from minus to plus where `signed`.
         signed: Whether negative numbers are possible.
         cmap: Colour map.
+        columns: Labels of the columns; numbers if left out.
     """
 
     panels: list[tuple[str, NDArray[np.float64]]]
@@ -42,6 +43,7 @@ class Matrices:
     limit: float
     signed: bool
     cmap: str
+    columns: list[str] | None = None
 
     @property
     def low(self) -> float:
@@ -53,6 +55,11 @@ class Matrices:
         """(rows, columns) of a panel."""
         rows, columns = self.panels[0][1].shape
         return rows, columns
+
+    @property
+    def column_labels(self) -> list[str]:
+        """`columns`, or their numbers."""
+        return self.columns or [str(i) for i in range(self.shape[1])]
 
     @property
     def panel_size(self) -> tuple[float, float]:
@@ -70,10 +77,15 @@ class Matrices:
         return rows, math.ceil(len(self.panels) / rows)
 
     @property
+    def below(self) -> float:
+        """Inches between a panel and the next one below it."""
+        return 1.6 if self.columns else 0.8
+
+    @property
     def size(self) -> tuple[float, float]:
         """Inches of the whole picture."""
         (wide, high), (rows, columns) = self.panel_size, self.grid
-        return columns * (wide + 0.6) + 1.6, rows * (high + 0.8) + 1.1
+        return columns * (wide + 0.6) + 1.6, rows * (high + self.below) + 1.1
 
 
 def signed_note(cmap: str) -> str:

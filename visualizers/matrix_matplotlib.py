@@ -15,15 +15,15 @@ _SIZE = 9
 
 def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Picture:
     """One map per panel, one colour bar."""
-    face = typeface(
-        [matrices.title, matrices.unit, matrices.note, *(title for title, _ in matrices.panels)]
-    )
     width, height = figsize or matrices.size
+    names = matrices.column_labels
+    titles = [title for title, _ in matrices.panels]
+    face = typeface([matrices.title, matrices.note, matrices.unit, *titles, *names])
     down, beside = matrices.grid
     figure = picture(width, height)
     grid = figure.subplots(down, beside, squeeze=False)
     rows, columns = matrices.shape
-    room = (width - 1.6) / beside - 0.6, (height - 1.1) / down - 0.8
+    room = (width - 1.6) / beside - 0.6, (height - 1.1) / down - matrices.below
     image: Any = None
     for (title, values), axes in zip(matrices.panels, grid.flat, strict=False):
         image = axes.imshow(
@@ -44,8 +44,14 @@ def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Picture:
                     axes.text(
                         column, row, text, ha="center", va="center", fontsize=7.5, color=color
                     )
-        places = labelled(columns, 2 * LINE * _SIZE / POINTS, room[0])
-        axes.set_xticks(list(places), [str(i) for i in places], fontsize=_SIZE)
+        places = labelled(columns, (1 if matrices.columns else 2) * LINE * _SIZE / POINTS, room[0])
+        axes.set_xticks(
+            list(places),
+            [face.text(names[i]) for i in places],
+            fontsize=_SIZE,
+            rotation=90 if matrices.columns else 0,
+            **face.options,
+        )
         places = labelled(rows, LINE * _SIZE / POINTS, room[1])
         axes.set_yticks(list(places), [str(matrices.rows[i]) for i in places], fontsize=_SIZE)
         axes.tick_params(length=0)

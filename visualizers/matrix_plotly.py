@@ -26,15 +26,18 @@ def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Any:
         cols=beside,
         subplot_titles=[plotly_text(title) for title, _ in matrices.panels],
         horizontal_spacing=0.6 / width if beside > 1 else 0,
-        vertical_spacing=0.9 / height if down > 1 else 0,
+        vertical_spacing=(matrices.below + 0.1) / height if down > 1 else 0,
     )
-    room = (width - 2.4) / beside - 0.6, (height - 1.5) / down - 0.8
+    room = (width - 2.4) / beside - 0.6, (height - 1.5) / down - matrices.below
     rows, columns = matrices.shape
+    names = matrices.column_labels
     for index, (title, values) in enumerate(matrices.panels):
         place = {"row": index // beside + 1, "col": index % beside + 1}
         figure.add_trace(_heat(matrices, title, values), **place)
         figure.update_xaxes(
-            positions([str(i) for i in range(columns)], labelled(columns, 0.3, room[0])), **place
+            positions(names, labelled(columns, 0.2 if matrices.columns else 0.3, room[0])),
+            tickangle=-90 if matrices.columns else 0,
+            **place,
         )
         figure.update_yaxes(
             positions([str(layer) for layer in matrices.rows], labelled(rows, 0.2, room[1])),
@@ -61,6 +64,7 @@ def _heat(matrices: Matrices, title: str, values: NDArray[np.float64]) -> Any:
     rows, columns = matrices.shape
     name = f"{plotly_text(title)}<br>" if title else ""
     unit = plotly_text(matrices.unit)
+    names = [plotly_text(label) for label in matrices.column_labels]
     return go.Heatmap(
         z=with_gaps(values),
         x=list(range(columns)),
@@ -70,7 +74,7 @@ def _heat(matrices: Matrices, title: str, values: NDArray[np.float64]) -> Any:
         texttemplate="%{text}",
         hovertext=[
             [
-                f"{name}layer {layer}, {matrices.across} {column}<br>{unit}: {value:.4f}"
+                f"{name}layer {layer}, {matrices.across} {names[column]}<br>{unit}: {value:.4f}"
                 for column, value in enumerate(row)
             ]
             for layer, row in zip(matrices.rows, values, strict=True)
