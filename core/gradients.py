@@ -12,6 +12,7 @@ from .errors import InputError
 from .layout import Layout
 from .points import AddressLike
 from .run import Run
+from .tail import execute_at
 
 Scalar = Callable[[mx.array], mx.array]
 
@@ -23,6 +24,7 @@ def gradients(
     addresses: Sequence[AddressLike],
     *,
     edits: Sequence[tuple[str, Callable[..., Any]]] = (),
+    positions: Sequence[int] | None = None,
 ) -> tuple[mx.array, dict[str, mx.array]]:
     """Differentiate a number of the logits with respect to activations.
 
@@ -35,6 +37,7 @@ def gradients(
         metric: Logits (B, S, V) → a scalar array.
         addresses: Points or module paths whose value is one array.
         edits: Edits in force during the pass, before the probes.
+        positions: Give `metric` the logits (B, P, V) of these positions only, which is cheaper.
 
     Returns:
         The metric's value, and address → gradient of the activation's shape; evaluated.
@@ -63,7 +66,10 @@ def gradients(
             for key, probe in probes.items()
         ]
         run = Run(layout, edits=[*fresh(), *planted])
-        result = metric(run.execute(tokens))
+        if positions is None:
+            result = metric(run.execute(tokens))
+        else:
+            result = metric(execute_at(run, tokens, positions))
         if result.size != 1:
             raise InputError(f"the metric returned shape {result.shape}; a scalar is needed.")
         return result.reshape(())

@@ -209,11 +209,14 @@ class InterpretableModel:
         addresses: Sequence[AddressLike],
         *,
         interventions: Mapping[str, Callable[..., Any]] | None = None,
+        positions: Sequence[int] | None = None,
     ) -> tuple[mx.array, dict[str, mx.array]]:
-        """A scalar of the logits and its exact gradient at each address, in one pass."""
+        """A scalar of the logits and its exact gradient at each address; see `gradients`."""
         edits = [(e.address, e.fn) for e in self._edits((interventions or {}).items(), True)]
         ids = self.tokens.batch(inputs).ids
-        return _gradients.gradients(self.layout, ids, metric, addresses, edits=edits)
+        return _gradients.gradients(
+            self.layout, ids, metric, addresses, edits=edits, positions=positions
+        )
 
     def _edits(self, pairs: Iterable[Hook], allow_unchanged: bool) -> list[Edit]:
         site = self.layout.site

@@ -6,7 +6,7 @@ own norm, head, scale and cap, whatever they are. That is the logit lens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -16,7 +16,7 @@ from .errors import InputError
 from .instrument import active
 from .layout import Layout
 from .run import Run
-from .sites import first_argument
+from .sites import first_argument, set_first_argument
 
 Norm = Callable[[mx.array], mx.array]
 
@@ -69,3 +69,31 @@ def finish_from(
 def _logits(output: Any) -> mx.array:
     logits: mx.array = output[0] if isinstance(output, (tuple, list)) else output
     return logits
+
+
+def only_positions(run: Run, positions: Sequence[int]) -> bool:
+    """Let the final norm, and so the head, of the run to come see only these positions.
+
+    Both work on each position by itself, so the logits (B, P, V) are those of the whole run at
+    `positions`, at a fraction of the head's cost.
+
+    Returns:
+        False, and nothing is planned, if the model has no final norm to do it at.
+    """
+    norm = run.layout.adapter.final_norm
+    if norm not in run.layout.modules:
+        return False
+    index = mx.array(list(positions))
+
+    def trim(call: Call) -> None:
+        set_first_argument(call, first_argument(call)[:, index])
+
+    run.handler(norm).before.append(trim)
+    return True
+
+
+def execute_at(run: Run, tokens: mx.array, positions: Sequence[int], cache: Any = None) -> mx.array:
+    """Execute a run and give its logits at `positions` only: (B, P, V), lazy."""
+    trimmed = only_positions(run, positions)
+    logits = _logits(run.execute(tokens, cache=cache))
+    return logits if trimmed else logits[:, mx.array(list(positions))]

@@ -15,7 +15,7 @@ from mlxray.tokens import Batch
 
 from .certificate import certify
 from .estimates import Estimates
-from .measure import Measure, MetricLike, bind, last_logits
+from .measure import Measure, MetricLike
 from .prompts import pair
 from .query_key import key_effects, query_effects
 from .relevance import relevance_edits
@@ -84,7 +84,7 @@ def attribution_patching(
         cells = estimates.integrated(steps)[point]
     elif method == "query_key":
         effects = query_effects if point == "q" else key_effects
-        cells = effects(model, batches, wanted, estimates.scalar)
+        cells = effects(model, batches, wanted, estimates.scalar, estimates.position)
     else:
         edits = relevance_edits(model.layout) if method == "relevance" else None
         cells = estimates.gradient(edits)[point]
@@ -155,10 +155,7 @@ def _estimates(
     wanted = model.layer_indices(layers)
     for point in points:
         model.layout.site((point, wanted[0]))
-    clean, corrupted = (last_logits(model, batch, position) for batch in batches)
-    measure = bind(metric, clean, corrupted, metric_kwargs)
-    at = batches[1].index(0, position)
-    return Estimates(model, batches, points, wanted, measure, at)
+    return Estimates(model, batches, points, wanted, metric, metric_kwargs, position)
 
 
 def _result(

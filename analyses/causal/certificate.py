@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import mlx.core as mx
-
 from mlxray import InterpretableModel
-from mlxray.arrays import nested
+from mlxray.arrays import nested, number
 from mlxray.results.attribution import AttributionResult, Certificate
 from mlxray.tokens import Batch
 
@@ -70,12 +68,8 @@ def exact_effects(
     patches = [(Patch(component, layer, at, head),) for layer, head, at in cells]
     addresses = list(dict.fromkeys(patch.address for (patch,) in patches))
     values = sweep.sources(batches[0], addresses)
-    base = measure.rows(measure.corrupted.reshape(1, -1))[0].item()
-    found: dict[int, float] = {}
-    for indices, logits in sweep.logits(patches, values):
-        rows = nested(measure.rows(logits[:, 0]) - mx.array(base))
-        found |= dict(zip(indices, rows, strict=True))
-    return [found[i] for i in range(len(cells))]
+    base = number(measure.rows(measure.corrupted.reshape(1, -1))[0])
+    return [value - base for value in sweep.effects(patches, values, measure.rows)]
 
 
 def _agreement(estimated: list[float], exact: list[float]) -> float | None:

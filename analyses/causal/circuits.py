@@ -61,8 +61,10 @@ class Bench:
             (N,).
         """
         removed = 1.0 - mx.stack(list(kept))
-        logits = patched_logits(self.model.layout, self.graph, self.ids, self.others, removed)
-        return self.measure.rows(logits[:, self.position])
+        logits = patched_logits(
+            self.model.layout, self.graph, self.ids, self.others, removed, [self.position]
+        )
+        return self.measure.rows(logits[:, 0])
 
     def faithfulness(self, edges: Iterable[tuple[str, str]]) -> float:
         """(circuit alone − corrupted) / (clean − corrupted): 1 is the whole behaviour."""

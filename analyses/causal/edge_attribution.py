@@ -49,7 +49,12 @@ def edge_scores(
             share = (step + 0.5) / steps
             embed = senders[0] + share * (others[0] - senders[0])
         _, gradient = receiver_gradients(
-            model.layout, graph, ids, lambda x: measure.scalar(x[:, position]), embed=embed
+            model.layout,
+            graph,
+            ids,
+            lambda x: measure.scalar(x[:, 0]),
+            embed=embed,
+            positions=[position],
         )
         total = total + gradient.astype(mx.float32)
         mx.eval(total)

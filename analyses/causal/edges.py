@@ -24,6 +24,7 @@ from mlxray.instrument import active
 from mlxray.layout import Layout
 from mlxray.run import Run
 from mlxray.sites import first_argument, set_first_argument
+from mlxray.tail import execute_at
 
 LETTERS = ("q", "k", "v")
 
@@ -132,8 +133,10 @@ class EdgePass:
     embed: mx.array | None = None
     record: bool = True
 
-    def execute(self, ids: mx.array) -> tuple[mx.array, list[mx.array]]:
-        """Run on (B, S) ids: logits (B, S, V) and the senders' outputs, lazy."""
+    def execute(
+        self, ids: mx.array, positions: Sequence[int] | None = None
+    ) -> tuple[mx.array, list[mx.array]]:
+        """Run on (B, S) ids: logits (B, S or P, V) and the senders' outputs, lazy."""
         run = Run(self.layout)
         written: list[mx.array] = []
         at = 0
@@ -145,8 +148,9 @@ class EdgePass:
             self._plan_mlp(run, layer, slice(at + count, at + count + 1), written)
             at += count + 1
         self._plan_input(run, self.layout.adapter.final_norm, slice(at, at + 1), written)
-        logits = run.execute(ids)
-        return logits, written
+        if positions is None:
+            return run.execute(ids), written
+        return execute_at(run, ids, positions), written
 
     def _enter(self, call: Call, written: list[mx.array]) -> None:
         if self.embed is not None:
@@ -235,7 +239,12 @@ def sent(layout: Layout, graph: Graph, ids: mx.array) -> mx.array:
 
 
 def patched_logits(
-    layout: Layout, graph: Graph, ids: mx.array, other: mx.array, weights: mx.array
+    layout: Layout,
+    graph: Graph,
+    ids: mx.array,
+    other: mx.array,
+    weights: mx.array,
+    positions: Sequence[int] | None = None,
 ) -> mx.array:
     """Logits where chosen edges carry another run's values.
 
@@ -245,9 +254,10 @@ def patched_logits(
         other: (senders, 1, S, D) what the senders write in the other run, from `sent`.
         weights: (N, receivers, senders); 1 gives the receiver the other run's value of the
             sender in place of this run's, 0 leaves it, what lies between mixes.
+        positions: Whose logits are wanted; None for all.
 
     Returns:
-        (N, S, V), lazy: one row for each of the N choices of edges.
+        (N, S or P, V), lazy: one row for each of the N choices of edges.
     """
     count = weights.shape[0]
     allowed = weights * graph.mask()
@@ -259,7 +269,7 @@ def patched_logits(
         return stream[None] + mx.einsum("nvu,unsd->vnsd", chosen, deltas)
 
     rows = mx.broadcast_to(ids, (count, ids.shape[1]))
-    return EdgePass(layout, graph, change).execute(rows)[0]
+    return EdgePass(layout, graph, change).execute(rows, positions)[0]
 
 
 def receiver_gradients(
@@ -269,6 +279,7 @@ def receiver_gradients(
     metric: Callable[[mx.array], mx.array],
     *,
     embed: mx.array | None = None,
+    positions: Sequence[int] | None = None,
 ) -> tuple[mx.array, mx.array]:
     """A number of the logits, and its gradient with respect to what each receiver reads.
 
@@ -277,6 +288,7 @@ def receiver_gradients(
         ids: (B, S) ids.
         metric: Logits (B, S, V) → a scalar.
         embed: (B, S, D) in place of the embedding.
+        positions: Give `metric` the logits of these positions only.
 
     Returns:
         The number, and (receivers, B, S, D); evaluated.
@@ -289,7 +301,7 @@ def receiver_gradients(
             return stream[None] + probes[receivers]
 
         run = EdgePass(layout, graph, change, embed=embed, record=False)
-        return metric(run.execute(ids)[0]).reshape(())
+        return metric(run.execute(ids, positions)[0]).reshape(())
 
     number, gradient = mx.value_and_grad(value)(probes)
     mx.eval(number, gradient)

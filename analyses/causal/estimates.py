@@ -8,9 +8,11 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.run import Run
+from mlxray.tail import execute_at
 from mlxray.tokens import Batch
 
-from .measure import Measure
+from .measure import MetricLike, bind
 from .sweep import axes
 
 Edits = Mapping[str, Callable[..., Any]]
@@ -24,8 +26,11 @@ class Estimates:
         batches: Clean and corrupted prompt, of equal length.
         points: Points of the vocabulary.
         layers: Layers to look at.
-        measure: The metric.
+        metric, metric_kwargs: The metric and its keywords.
         position: Where the logits are measured.
+
+    Attributes:
+        measure: The metric, bound to the two runs.
     """
 
     def __init__(
@@ -34,27 +39,36 @@ class Estimates:
         batches: tuple[Batch, Batch],
         points: Sequence[str],
         layers: Sequence[int],
-        measure: Measure,
+        metric: MetricLike,
+        metric_kwargs: Mapping[str, Any] | None,
         position: int,
     ) -> None:
         self.model = model
         self.ids = batches[1].ids
         self.addresses = {p: [f"layers.{layer}.{p}" for layer in layers] for p in points}
-        self.measure = measure
-        self.position = position
+        self.position = batches[1].index(0, position)
         every = [address for addresses in self.addresses.values() for address in addresses]
-        both = Batch(mx.concatenate([b.ids for b in batches]), batches[0].lengths * 2)
-        kept = model.activations(both, every)
+        run = Run(model.layout, watch=every)
+        both = mx.concatenate([batch.ids for batch in batches])
+        logits = execute_at(run, both, [self.position])[:, 0]
+        kept = run.values()
+        run.forget()
+        run.settle(logits, *kept.values())
+        self.measure = bind(metric, logits[0], logits[1], metric_kwargs)
         self._ways = {a: (kept[a][:1], kept[a][1:]) for a in every}
 
     def scalar(self, logits: mx.array) -> mx.array:
-        """The metric of (1, S, V) logits, lazy."""
-        return self.measure.scalar(logits[:, self.position])
+        """The metric of (1, 1, V) logits, lazy."""
+        return self.measure.scalar(logits[:, 0])
 
     def gradient(self, edits: Edits | None = None) -> dict[str, mx.array]:
         """Point → (layers, [heads,] S), all from one backward pass."""
         _, found = self.model.gradients(
-            self.ids, self.scalar, list(self._ways), interventions=edits
+            self.ids,
+            self.scalar,
+            list(self._ways),
+            interventions=edits,
+            positions=[self.position],
         )
         return self._cells(found)
 
@@ -66,7 +80,11 @@ class Estimates:
             for step in range(steps):
                 between = corrupted + (step + 0.5) / steps * (clean - corrupted)
                 _, found = self.model.gradients(
-                    self.ids, self.scalar, [address], interventions={address: _put(between)}
+                    self.ids,
+                    self.scalar,
+                    [address],
+                    interventions={address: _put(between)},
+                    positions=[self.position],
                 )
                 total = total + found[address].astype(mx.float32)
                 mx.eval(total)

@@ -22,14 +22,15 @@ def query_effects(
     batches: tuple[Batch, Batch],
     layers: Sequence[int],
     metric: Scalar,
+    position: int,
 ) -> mx.array:
     """(layers, H, S): the effect of each clean query in the corrupted run.
 
-    A row of the pattern depends on its own query alone, so one run with all queries of a layer
-    patched has each patched row.
+    `metric` is of the logits (1, 1, V) at `position`. A row of the pattern depends on its own
+    query alone, so one run with all queries of a layer patched has each patched row.
     """
     rows = []
-    for layer, gradient, pattern in _patterns(model, batches[1], layers, metric):
+    for layer, gradient, pattern in _patterns(model, batches[1], layers, metric, position):
         patched = _with_clean(model, batches, layer, "q", "pattern")
         rows.append(mx.sum(gradient * (patched - pattern), axis=-1)[0])
     return mx.stack(rows)
@@ -40,6 +41,7 @@ def key_effects(
     batches: tuple[Batch, Batch],
     layers: Sequence[int],
     metric: Scalar,
+    position: int,
 ) -> mx.array:
     """(layers, K, S): the effect of each clean key in the corrupted run.
 
@@ -48,7 +50,7 @@ def key_effects(
     p_j r / total at j.
     """
     rows = []
-    for layer, gradient, pattern in _patterns(model, batches[1], layers, metric):
+    for layer, gradient, pattern in _patterns(model, batches[1], layers, metric, position):
         old = model.activations(batches[1], [("scores", layer)])["scores", layer]
         new = _with_clean(model, batches, layer, "k", "scores")
         masked = old == -mx.inf
@@ -64,11 +66,15 @@ def key_effects(
 
 
 def _patterns(
-    model: InterpretableModel, batch: Batch, layers: Sequence[int], metric: Scalar
+    model: InterpretableModel,
+    batch: Batch,
+    layers: Sequence[int],
+    metric: Scalar,
+    position: int,
 ) -> list[tuple[int, mx.array, mx.array]]:
     """(layer, gradient of the metric with respect to the pattern, the pattern)."""
     addresses = [f"layers.{layer}.pattern" for layer in layers]
-    _, gradients = model.gradients(batch, metric, addresses)
+    _, gradients = model.gradients(batch, metric, addresses, positions=[position])
     patterns = model.watch(batch, "pattern", layers)
     return [
         (layer, gradients[address], patterns[layer])

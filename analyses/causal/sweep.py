@@ -15,16 +15,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
+from tqdm import tqdm
 
 from mlxray import InterpretableModel
-from mlxray.edits import Call, Edit
+from mlxray.arrays import nested
+from mlxray.edits import Edit
 from mlxray.errors import InputError
 from mlxray.points import POINTS
 from mlxray.run import Run
-from mlxray.sites import first_argument, set_first_argument
+from mlxray.sites import first_argument
+from mlxray.tail import execute_at
 from mlxray.tokens import Batch
 
-from .prefix import Prefixes, reusable
+from .reuse import Prefixes, grower, resumable, reusable
 
 #: Memory that a pass may take where the caller sets no budget.
 DEFAULT_BUDGET = 1 << 30
@@ -58,6 +61,28 @@ class Patch:
     def address(self) -> str:
         """The address of the site."""
         return f"layers.{self.layer}.{self.component}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep takes.
+
+    Attributes:
+        cells: Patched runs.
+        passes: Forward passes that run them.
+        peak_bytes: Estimated activations of the largest pass.
+        layer_passes: Blocks computed, one row each; one full pass per cell would take
+            ``cells × layers``.
+    """
+
+    cells: int
+    passes: int
+    peak_bytes: int
+    layer_passes: int
+
+    def __str__(self) -> str:
+        size = self.peak_bytes / 2**20
+        return f"{self.cells} patched runs in {self.passes} passes, about {size:.0f} MiB at most"
 
 
 Cell = tuple[Patch, ...]
@@ -219,8 +244,56 @@ class Sweep:
             self._residuals = self.model.watch(Batch(self.ids, (self.ids.shape[1],)), "resid_pre")
         return self._residuals[layer]
 
+    def plan(self, cells: Sequence[Cell]) -> Plan:
+        """What running these cells will take."""
+        passes = self.passes(cells)
+        tokens = self.ids.shape[1]
+        layers = self.layout.n_layers
+        rows = max((len(indices) * (tokens - p) // tokens for p, indices in passes), default=0)
+        return Plan(
+            len(cells),
+            len(passes),
+            max(rows, 1) * self.row_bytes(),
+            sum(layers - _joins(cells[i]) for _, indices in passes for i in indices),
+        )
+
+    def effects(
+        self,
+        cells: Sequence[Cell],
+        values: Values,
+        measure: Callable[[mx.array], mx.array],
+        *,
+        naive: bool = False,
+        progress: str | None = None,
+    ) -> list[float]:
+        """One number for each cell.
+
+        Under ``mlx.launch`` each process runs its share of the passes and all get all numbers.
+
+        Args:
+            cells, values, naive: See `logits`.
+            measure: Logits (n, V) of the first wanted position → (n,).
+            progress: Title of a progress bar; None for no bar.
+        """
+        group = mx.distributed.init()
+        found = mx.zeros(len(cells))
+        with tqdm(total=len(cells), desc=progress, disable=progress is None, unit="run") as bar:
+            for indices, logits in self.logits(cells, values, naive=naive, group=group):
+                found[mx.array(indices)] = measure(logits[:, 0])
+                mx.eval(found)
+                bar.update(len(indices))
+        if group.size() > 1:
+            found = mx.distributed.all_sum(found, group=group)
+        numbers: list[float] = nested(found)
+        return numbers
+
     def logits(
-        self, cells: Sequence[Cell], values: Values, *, naive: bool = False
+        self,
+        cells: Sequence[Cell],
+        values: Values,
+        *,
+        naive: bool = False,
+        group: Any = None,
     ) -> Iterator[tuple[list[int], mx.array]]:
         """Run all cells.
 
@@ -228,17 +301,19 @@ class Sweep:
             cells: The patched runs; each has at least one patch.
             values: Address → activation to take patched values from, (1, …) like the base's.
             naive: One full forward pass for each cell.
+            group: Run this process's share only.
 
         Yields:
             Indices into `cells` and their logits (n, P, V), evaluated, one pass at a time.
         """
-        if naive:
-            for index, cell in enumerate(cells):
+        share = slice(group.rank(), None, group.size()) if group is not None else slice(None)
+        if naive or not resumable(self.layout):
+            for index, cell in list(enumerate(cells))[share]:
                 logits = self.naive(cell, values)[None]
                 mx.eval(logits)
                 yield [index], logits
             return
-        for prefix, indices in self.passes(cells):
+        for prefix, indices in self.passes(cells)[share]:
             logits = self._pass([cells[i] for i in indices], values, prefix)
             mx.eval(logits)
             yield indices, logits
@@ -252,17 +327,12 @@ class Sweep:
             run.skip(self.layout.block(layer), first_argument)
         for layer in sorted(set(joins)):
             residual = self.residual(layer)[:, prefix:]
-            grow = _grower(residual, joins.count(layer), fresh=layer == first)
+            grow = grower(residual, joins.count(layer), fresh=layer == first)
             run.handler(self.layout.block(layer)).before.append(grow)
         rows = [(row, patch) for row, cell in enumerate(cells) for patch in cell]
         run.plan_edits(self._edits(rows, values, prefix))
-        norm = self.layout.adapter.final_norm
         positions = [p - prefix for p in self.positions]
-        trimmed = norm in self.layout.modules
-        if trimmed:
-            run.handler(norm).before.append(_trimmer(positions))
-        logits: mx.array = run.execute(self.ids[:, prefix:], cache=self._caches(prefix))
-        return logits if trimmed else logits[:, mx.array(positions)]
+        return execute_at(run, self.ids[:, prefix:], positions, self._caches(prefix))
 
     def _caches(self, prefix: int) -> Any:
         if not prefix:
@@ -303,22 +373,3 @@ def _putter(
         return mx.where(where, value.astype(activation.dtype), activation)
 
     return put
-
-
-def _grower(residual: mx.array, rows: int, *, fresh: bool) -> Callable[[Call], None]:
-    joining = mx.broadcast_to(residual, (rows, *residual.shape[1:]))
-
-    def grow(call: Call) -> None:
-        present = [] if fresh else [first_argument(call)]
-        set_first_argument(call, mx.concatenate([*present, joining]))
-
-    return grow
-
-
-def _trimmer(positions: Sequence[int]) -> Callable[[Call], None]:
-    index = mx.array(list(positions))
-
-    def trim(call: Call) -> None:
-        set_first_argument(call, first_argument(call)[:, index])
-
-    return trim

@@ -1,19 +1,24 @@
-"""Positions before the first patch, reused: their keys and values come from the base run.
+"""What of the base run a patched run can take over: layers, and positions.
 
-In a causal model a patch at position p changes nothing before p, so a patched row needs to be
-computed from p on only. The earlier positions' keys and values are handed to the model as a
-cache of mlx-lm's kind.
+A row can join a pass at a later layer with the base run's residual stream, if a block reads
+nothing else of the blocks before it. And in a causal model a patch at position p changes nothing
+before p, so a row needs to be computed from p on only: the earlier positions' keys and values
+are handed to the model as a cache of mlx-lm's kind.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import mlx.core as mx
 
+from mlxray.edits import Call
 from mlxray.layout import Layout
 from mlxray.points import POINTS
 from mlxray.run import Run
+from mlxray.sites import first_argument, set_first_argument
 
 
 class PrefixCache:
@@ -83,3 +88,45 @@ def reusable(layout: Layout, component: str) -> bool:
         return False
     kinds = {type(cache) for cache in caches}
     return kinds <= {KVCache, RotatingKVCache} and len(caches) == layout.n_layers
+
+
+def grower(residual: mx.array, rows: int, *, fresh: bool) -> Callable[[Call], None]:
+    joining = mx.broadcast_to(residual, (rows, *residual.shape[1:]))
+
+    def grow(call: Call) -> None:
+        present = [] if fresh else [first_argument(call)]
+        set_first_argument(call, mx.concatenate([*present, joining]))
+
+    return grow
+
+
+_resumable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
+
+
+def resumable(layout: Layout) -> bool:
+    """Whether rows may join a pass at any layer; tried once for each model, on two tokens.
+
+    Not where a block reads what earlier blocks computed beside the residual stream.
+    """
+    if layout not in _resumable:
+        _resumable[layout] = _try_joining(layout)
+    return _resumable[layout]
+
+
+def _try_joining(layout: Layout) -> bool:
+    ids = mx.array([[0, 1]])
+    run = Run(layout, watch=[("resid_pre", layer) for layer in range(layout.n_layers)])
+    expected = run.execute(ids)
+    joined = Run(layout)
+    for layer in range(layout.n_layers):
+        residual = run.read(("resid_pre", layer))
+        before = joined.handler(layout.block(layer)).before
+        before.append(grower(residual, 1, fresh=layer == 0))
+    try:
+        found = joined.execute(ids)
+        mx.eval(found, expected)
+    except (ValueError, RuntimeError):
+        # Shapes that do not fit are this model's way to say that rows cannot join.
+        return False
+    rows = mx.broadcast_to(expected, found.shape) if found.ndim == 3 else expected
+    return bool(mx.allclose(found, rows, rtol=1e-3, atol=1e-4, equal_nan=True).item())
