@@ -85,6 +85,8 @@ def read_values(
                 )
             except ValueError as error:
                 raise typer.BadParameter(f"{error}.", param_hint=shown) from None
+        elif parameter.required:  # not every version of typer sees that itself
+            raise typer.BadParameter("it is needed.", param_hint=shown)
     return values
 
 
@@ -107,7 +109,7 @@ def _declare(parameter: Parameter) -> inspect.Parameter:
     help_text = escape(show_text(" ".join(told)))
     made: Any
     if parameter.positional:
-        made = typer.Argument(metavar=parameter.name.upper(), help=help_text)
+        made = typer.Argument(metavar=parameter.name.upper(), help=help_text, show_default=False)
     elif reader is not None and reader.flag:
         made = typer.Option(*names, help=help_text, metavar="", show_default=False)
     else:

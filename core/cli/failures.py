@@ -21,6 +21,7 @@ from ..errors import (
     LoadError,
     PluginError,
     TokenizerMissing,
+    nearest,
 )
 from .terminal import errors, prepare_streams
 
@@ -53,6 +54,12 @@ class GuardedGroup(TyperGroup):
         if standalone_mode:
             sys.exit(status)
         return status
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that `args` begin with; one that does not exist is answered in our words."""
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"there is no command {args[0]!r}. {nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
 
 
 def take_debug(words: Sequence[str]) -> tuple[list[str], bool]:

@@ -42,6 +42,7 @@ Save = Annotated[
         metavar="FILE",
         help="Write a page (.html), a picture (.png .svg .pdf), a report (.md) or data (.json).",
         callback=_writable,
+        show_default=False,
         rich_help_panel=PANEL,
     ),
 ]

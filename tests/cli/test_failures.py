@@ -116,11 +116,11 @@ def test_interrupt_inside_an_analysis(mlxray, provide):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("lns",), "No such command 'lns'. Did you mean 'lens'"),
-        (("zzz",), "No such command 'zzz'. `mlxray --help` shows what there is."),
-        (("lens", "--zzz"), "No such option: --zzz. `mlxray lens --help` shows what there is."),
+        (("lns",), "there is no command 'lns'. Did you mean 'lens' or 'plugins'?"),
+        (("zzz",), "there is no command 'zzz'. Known: 'attention', 'doctor', 'lens'"),
+        (("lens", "--zzz"), "`mlxray lens --help` shows what there is."),
         (("lens", "The", "capital"), "put a text of several words in quotes"),
-        (("--what",), "No such option: --what"),
+        (("--what",), "--what"),
     ],
 )
 def test_wrong_usage(mlxray, words: tuple[str, ...], said: str):
