@@ -98,7 +98,7 @@ def _declare(parameter: Parameter) -> inspect.Parameter:
     if reader is None:
         told = [f"Only from Python: {parameter.kind}.", *told]
     elif parameter.positional:
-        kind = list[str] if reader.many else str
+        kind = list[str] if reader.many else str if parameter.required else str | None
     elif reader.flag:
         kind = bool | None
         names = [f"{parameter.option}/--no-{parameter.option[2:]}"]

@@ -54,7 +54,7 @@ def parameters_of(analysis: Analysis[..., Any]) -> list[Parameter]:
         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     readers = {p.name: _reader(p, analysis.fn, first=i == 0) for i, p in enumerate(declared)}
-    positional = [p.name for p in declared if _stands_alone(p, readers[p.name])]
+    positional = _positional(declared, readers, analysis.fn)
     # Only the last one may take any number of words.
     positional = [n for n in positional if n == positional[-1] or not _many(readers[n])]
     return [
@@ -82,19 +82,29 @@ def _many(reader: Reader | None) -> bool:
     return reader is not None and reader.many
 
 
-def _stands_alone(parameter: inspect.Parameter, reader: Reader | None) -> bool:
-    return (
-        parameter.default is _MISSING
-        and parameter.kind is not parameter.KEYWORD_ONLY
-        and reader is not None
-        and not reader.flag
-    )
+def _positional(
+    declared: list[inspect.Parameter], readers: dict[str, Reader | None], fn: Any
+) -> list[str]:
+    """Names of what stands on the command line without its name.
+
+    That is what has no default, and the prompts that come first even where they may be left out.
+    """
+    names: list[str] = []
+    for index, parameter in enumerate(declared):
+        reader = readers[parameter.name]
+        if parameter.kind is parameter.KEYWORD_ONLY or reader is None or reader.flag:
+            continue
+        may_be_prompt = _resolved(parameter.annotation, fn) is Any and parameter.default is None
+        if parameter.default is _MISSING or (may_be_prompt and len(names) == index):
+            names.append(parameter.name)
+    return names
 
 
 def _reader(parameter: inspect.Parameter, fn: Any, *, first: bool) -> Reader | None:
     kind = _resolved(parameter.annotation, fn)
-    untold = any(kind is none for none in (_MISSING, Any)) or (first and kind is _UNKNOWN)
-    if parameter.default is _MISSING and untold:
+    if kind is Any and (parameter.default is None or parameter.default is _MISSING):
+        return reader_for(str)
+    if parameter.default is _MISSING and (kind is _MISSING or (first and kind is _UNKNOWN)):
         return reader_for(str)  # what has no default and no type that tells is a prompt
     return reader_for(kind) or reader_like(parameter.default)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Rows of a table that are printed unless more are asked for.
 ROWS = 50
+
+_PERCENT = re.compile(r"[-+−]?[\d.]+%$")
 
 Painter = Callable[[Any, "Console"], None]
 
@@ -90,7 +93,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     for index, column in enumerate(made.columns):
         values = [row[index] for row in rows]
         formats.append(_float_format(values))
-        if values and all(isinstance(v, (int, float)) for v in values):
+        if values and all(isinstance(v, (int, float)) or _PERCENT.match(str(v)) for v in values):
             column.justify = "right"
     for row in rows:
         made.add_row(*(Text(cell(v, f)) for v, f in zip(row, formats, strict=True)))
@@ -107,4 +110,4 @@ def cell(value: Any, float_format: str = ".4g") -> str:
 def _float_format(values: Sequence[Any]) -> str:
     """Equal decimals where four of them tell enough of every number."""
     sizes = [abs(v) for v in values if isinstance(v, float) and v]
-    return ".4f" if sizes and min(sizes) >= 1e-3 and max(sizes) < 1e4 else ".4g"
+    return ".4f" if sizes and min(sizes) >= 5e-4 and max(sizes) < 1e4 else ".4g"

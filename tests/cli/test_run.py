@@ -192,6 +192,26 @@ def test_texts_and_a_required_option(mlxray, provide):
 
 
 @analysis
+def two_prompts(
+    model, clean: Any = None, corrupted: Any = None, part: str = "z", other: Any = None, untold=None
+) -> TableResult:
+    """Takes two prompts, under either of two names."""
+    return TableResult({"given": [clean, corrupted, part, other]})
+
+
+def test_prompts_that_may_be_left_out(mlxray, provide):
+    provide(two_prompts)
+
+    def given(*words: str) -> Any:
+        return mlxray("run", "two_prompts", *words, "--json").json()["data"]["columns"]["given"]
+
+    assert given() == [None, None, "z", None]
+    assert given("a b", "c") == ["a b", "c", "z", None]
+    assert given("a", "--other", "d", "--part", "q") == ["a", None, "q", "d"]
+    assert "Only from Python" in mlxray("run", "two_prompts", "--help").out
+
+
+@analysis
 def two_lists(model, clean: list[str], corrupted: list[str]) -> TableResult:
     """Takes two lists."""
     return TableResult({"clean": clean, "corrupted": corrupted})
