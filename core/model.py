@@ -246,8 +246,14 @@ class InterpretableModel:
         Args:
             input: Text, ids, or an array (S,) or (1, S).
             prepend_bos: Begin with the beginning-of-sequence token if the text's tokens do not.
+
+        Raises:
+            InputError: for several prompts.
         """
-        ids = self.tokens.batch(input).rows()[0]
+        rows = self.tokens.batch(input).rows()
+        if len(rows) > 1:
+            raise InputError(f"to_str_tokens takes one prompt; got {len(rows)}.")
+        (ids,) = rows
         bos = self.tokens.bos_id
         if prepend_bos and isinstance(input, str) and bos is not None and ids[0] != bos:
             ids = [bos, *ids]
@@ -255,11 +261,13 @@ class InterpretableModel:
 
     @property
     def vocab_size(self) -> int | None:
-        """Size of the tokenizer's vocabulary; None without a tokenizer."""
+        """Size of the tokenizer's vocabulary; None without a tokenizer, or if it does not tell."""
         if self.tokenizer is None:
             return None
         size = getattr(self.tokenizer, "vocab_size", None)
-        return size if isinstance(size, int) else len(self.tokenizer)
+        if isinstance(size, int):
+            return size
+        return len(self.tokenizer) if hasattr(self.tokenizer, "__len__") else None
 
     def get_token_predictions(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import reprlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +11,6 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-from .arrays import nested
 from .errors import InputError, TokenizerMissing
 
 
@@ -84,14 +85,17 @@ class Tokens:
         tokenizer = self._need()
         if not isinstance(text, str):
             raise InputError(f"expected text, got {type(text).__name__}.")
-        bos = getattr(tokenizer, "bos_token", None)
-        if isinstance(bos, str) and bos and text.startswith(bos):
-            ids = tokenizer.encode(text, add_special_tokens=False)
-        else:
+        try:
             ids = tokenizer.encode(text)
+        except (TypeError, UnicodeError) as error:
+            shown = reprlib.repr(text)
+            raise InputError(f"the tokenizer cannot encode {shown}: {error}") from error
         ids = [int(i) for i in getattr(ids, "ids", ids)]
         if not text or not ids:
             raise InputError("the prompt is empty: give at least one token.")
+        bos = getattr(tokenizer, "bos_token", None)
+        if bos and text.startswith(bos) and ids[:2] == [self.bos_id] * 2:
+            return ids[1:]
         return ids
 
     def continuation(self, text: str) -> list[int]:
@@ -111,15 +115,25 @@ class Tokens:
         raise InputError(f"{text!r} gives no tokens of its own behind another text.")
 
     def decode(self, tokens: Sequence[int] | mx.array) -> str:
-        """Text of token ids, special tokens included."""
-        ids = nested(tokens) if isinstance(tokens, mx.array) else list(tokens)
-        flat = ids[0] if ids and isinstance(ids[0], list) and len(ids) == 1 else ids
-        return str(self._need().decode(flat))
+        """Text of token ids (S,) or (1, S), special tokens included.
+
+        Raises:
+            InputError: for several rows, or an id outside the vocabulary.
+        """
+        tokenizer = self._need()
+        ids = _plain(tokens)
+        if isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], (list, tuple)):
+            ids = ids[0]
+        return str(tokenizer.decode(self._ids(ids)))
 
     def piece(self, token_id: int) -> str:
-        """One token as text, with the space that it carries."""
+        """One token as text, with the space that it carries.
+
+        Raises:
+            InputError: for an id outside the vocabulary.
+        """
         tokenizer = self._need()
-        token = int(token_id)
+        (token,) = self._ids([token_id])
         raw = getattr(tokenizer, "convert_ids_to_tokens", lambda _: None)(token)
         text = str(tokenizer.decode([token]))
         if isinstance(raw, str) and raw.startswith("\u2581") and not text.startswith(" "):
@@ -149,7 +163,7 @@ class Tokens:
         if isinstance(inputs, str):
             return self._padded([self.encode(inputs)])
         if isinstance(inputs, mx.array) or hasattr(inputs, "__array__"):
-            return self._from_array(inputs)
+            return self._padded(self._rows_of_array(inputs))
         if not isinstance(inputs, (list, tuple)):
             raise InputError(
                 f"cannot run {type(inputs).__name__}: give text, a list of texts, token ids, "
@@ -159,31 +173,51 @@ class Tokens:
             raise InputError("the prompt is empty: give at least one token.")
         if all(isinstance(i, str) for i in inputs):
             return self._padded([self.encode(t) for t in inputs])
-        if all(_is_id(i) for i in inputs):
-            return self._padded([[int(i) for i in inputs]])
-        if all(isinstance(i, (list, tuple)) and i and all(map(_is_id, i)) for i in inputs):
-            return self._padded([[int(t) for t in row] for row in inputs])
-        kinds = sorted({type(i).__name__ for i in inputs})
-        raise InputError(f"cannot run a list of {', '.join(kinds)}: give all texts or all ids.")
+        rows = [_plain(i) for i in inputs]
+        if all(isinstance(row, (list, tuple)) for row in rows):
+            return self._padded([self._ids(row) for row in rows])
+        if any(isinstance(row, (str, list, tuple)) for row in rows):
+            kinds = sorted({type(row).__name__ for row in rows})
+            raise InputError(
+                f"cannot run a list of {' and '.join(kinds)}: give all texts, all ids, or all "
+                "lists of ids."
+            )
+        return self._padded([self._ids(rows)])
 
-    def _from_array(self, inputs: Any) -> Batch:
-        array = inputs if isinstance(inputs, mx.array) else mx.array(inputs)
-        if not mx.issubdtype(array.dtype, mx.integer):
+    def _ids(self, values: Any) -> list[int]:
+        """Integers within the vocabulary, whatever kind of integer they were."""
+        limit = self.vocabulary if self.vocabulary is not None else 2**31
+        ids = []
+        for value in values if isinstance(values, (list, tuple)) else [values]:
+            if isinstance(value, bool) or not hasattr(value, "__index__"):
+                kind = type(value).__name__
+                raise InputError(f"token ids are integers; got {reprlib.repr(value)} ({kind}).")
+            token = operator.index(value)
+            if not 0 <= token < limit:
+                raise InputError(f"token id {token} is outside the vocabulary (0 to {limit - 1}).")
+            ids.append(token)
+        return ids
+
+    def _rows_of_array(self, inputs: Any) -> list[list[int]]:
+        array = inputs
+        if isinstance(inputs, mx.array):
+            integers = mx.issubdtype(inputs.dtype, mx.integer)
+        else:
+            import numpy as np
+
+            array = np.asarray(inputs)
+            integers = array.dtype.kind in "iu"
+        if not integers:
             raise InputError(f"token ids are integers; got an array of {array.dtype}.")
         if array.ndim == 1:
             array = array[None]
         if array.ndim != 2 or array.size == 0:
             raise InputError(f"token ids have shape (batch, tokens); got {array.shape}.")
-        return self._padded(cast(list[list[int]], array.tolist()))
+        return [self._ids(row) for row in array.tolist()]
 
     def _padded(self, rows: list[list[int]]) -> Batch:
-        for row in rows:
-            for token in row:
-                if token < 0 or (self.vocabulary is not None and token >= self.vocabulary):
-                    raise InputError(
-                        f"token id {token} is outside the vocabulary "
-                        f"(0 to {(self.vocabulary or 0) - 1})."
-                    )
+        if not all(rows):
+            raise InputError(f"prompt {rows.index([])} is empty: give at least one token.")
         longest = max(map(len, rows))
         if self.context is not None and longest > self.context:
             raise InputError(
@@ -193,5 +227,6 @@ class Tokens:
         return Batch(mx.array(filled, dtype=mx.int32), tuple(map(len, rows)))
 
 
-def _is_id(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, (bool, str, list, tuple))
+def _plain(value: Any) -> Any:
+    """Arrays as (nested) lists, other things as they are."""
+    return value.tolist() if hasattr(value, "tolist") else value

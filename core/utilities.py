@@ -10,7 +10,7 @@ import mlx.core as mx
 from .cache import ActivationCache
 from .errors import InputError
 from .model import InterpretableModel
-from .points import AddressLike
+from .points import ALIASES, POINTS, AddressLike
 
 
 def get_activations(
@@ -31,24 +31,33 @@ def get_activations(
         point: Which point to read.
 
     Returns:
-        ``"layer_i"`` → (B, D), or (B, P, D) where a list of P positions was given.
+        ``"layer_i"`` → (B, D), or (B, P, D) where a list of P positions was given. A point with
+        more axes keeps them behind: (B, H, d) of ``"q"``, (B, P, H, S) of ``"pattern"``.
 
     Raises:
-        InputError: if a prompt has no such position.
+        InputError: if a prompt has no such position, or the point is not one array.
     """
     batch = model.tokens.batch(prompts)
-    one = isinstance(positions, int)
-    wanted = [positions] if isinstance(positions, int) else list(positions)
+    chosen: Any = positions.tolist() if hasattr(positions, "tolist") else positions
+    one = not isinstance(chosen, Sequence)
+    wanted = [chosen] if one else list(chosen)
     if not wanted:
         raise InputError("the list of positions is empty.")
     index = mx.array([[batch.index(r, p) for p in wanted] for r in range(len(batch.lengths))])
     rows = mx.arange(len(batch.lengths))[:, None]
     found = {}
     for layer, value in model.watch(batch, point, layers).items():
-        picked = value[rows, index]
+        if not isinstance(value, mx.array):
+            raise InputError(f"{point!r} of layer {layer} is {type(value).__name__}, not an array.")
+        picked = mx.moveaxis(value, _tokens_axis(point), 1)[rows, index]
         found[f"layer_{layer}"] = picked[:, 0] if one else picked
     mx.eval(found)
     return found
+
+
+def _tokens_axis(point: str) -> int:
+    name = ALIASES.get(point, point)
+    return POINTS[name].axes.split().index("S") if name in POINTS else 1
 
 
 def batch_get_activations(
@@ -71,14 +80,13 @@ def batch_get_activations(
     """
     if batch_size < 1:
         raise InputError(f"batch_size is at least 1; got {batch_size}.")
-    if not len(prompts):
-        raise InputError("there are no prompts.")
+    rows = model.tokens.batch(prompts).rows()
     from tqdm import tqdm
 
     parts: list[dict[str, mx.array]] = []
-    starts = range(0, len(prompts), batch_size)
+    starts = range(0, len(rows), batch_size)
     for start in tqdm(starts, desc="activations", unit="batch", disable=not progress):
-        chunk = list(prompts[start : start + batch_size])
+        chunk = rows[start : start + batch_size]
         parts.append(get_activations(model, chunk, layers, positions, point=point))
     joined = {key: mx.concatenate([p[key] for p in parts]) for key in parts[0]}
     mx.eval(joined)
