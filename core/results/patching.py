@@ -1,28 +1,44 @@
-"""What patching found: how much of the clean behaviour each component brings back."""
+"""What patching found: how much of the clean behaviour each place brings back."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import mlx.core as mx
 
-from ..arrays import number
+from ..arrays import nested, number
 from .base import AnalysisResult
+
+#: What the axes behind the layers are, for each way to split a layer.
+AXES = {
+    "layer": (),
+    "position": ("position",),
+    "head": ("head",),
+    "neuron": ("neuron",),
+    "head_position": ("head", "position"),
+}
 
 
 @dataclass
 class PatchingResult(AnalysisResult, Mapping[int, float]):
-    """Effects by layer, or by layer and head.
+    """Effects by layer, and by what else was varied.
 
-    As a mapping it gives layer → recovery in percent (the largest over heads where there are).
+    As a mapping it gives layer → recovery in percent: the layer's own, or the largest of its
+    places where heads, positions or neurons were patched one at a time.
 
     Attributes:
-        effect_matrix: (layers,) or (layers, heads): the metric, 1 = the clean behaviour is back.
+        effect_matrix: (layers, …): the metric with the place patched.
         layers: The layers tested; rows of the matrix.
         component: What was patched.
-        metric_name: The metric's name.
+        metric_name: The metric, as it was asked for.
+        clean_score, corrupted_score: The metric of the two runs (means over pairs).
+        by: What the further axes are: a key of `AXES`.
+        interval: (2, layers, …): lower and upper end of the 95 % interval of the mean over
+            pairs; None for one pair.
+        pairs: How many pairs of prompts.
     """
 
     result_type: ClassVar[str] = "patching"
@@ -31,14 +47,23 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
     layers: list[int]
     component: str
     metric_name: str
+    clean_score: float = 1.0
+    corrupted_score: float = 0.0
+    by: str = "layer"
+    interval: mx.array | None = None
+    pairs: int = 1
 
-    def _row(self, layer: int) -> mx.array:
-        if layer not in self.layers:
-            raise KeyError(layer)
-        return self.effect_matrix[self.layers.index(layer)]
+    @property
+    def recovery(self) -> mx.array:
+        """Effects on a scale from 0 (corrupted) to 1 (clean), shaped like `effect_matrix`."""
+        return (self.effect_matrix - self.corrupted_score) / (
+            self.clean_score - self.corrupted_score
+        )
 
     def __getitem__(self, layer: int) -> float:
-        return 100.0 * number(mx.max(self._row(layer)))
+        if layer not in self.layers:
+            raise KeyError(layer)
+        return 100.0 * number(mx.max(self.recovery[self.layers.index(layer)]))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.layers)
@@ -47,17 +72,39 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
         return len(self.layers)
 
     def top_components(self, k: int = 5) -> list[Any]:
-        """The k largest effects, best first: (layer, effect), or ((layer, head), effect)."""
-        flat: Any = self.effect_matrix.reshape(-1).tolist()
-        heads = self.effect_matrix.shape[1] if self.effect_matrix.ndim == 2 else 0
-        names: list[Any] = list(self.layers)
-        if heads:
-            names = [(layer, head) for layer in self.layers for head in range(heads)]
-        return sorted(zip(names, flat, strict=True), key=lambda pair: -pair[1])[:k]
+        """The k largest effects, best first: (layer, effect), or ((layer, head), effect), …"""
+        pairs = zip(self._places(), nested(self.effect_matrix.reshape(-1)), strict=True)
+        return sorted(pairs, key=lambda pair: -pair[1])[:k]
+
+    def _places(self) -> list[Any]:
+        sizes = self.effect_matrix.shape[1:]
+        if not sizes:
+            return list(self.layers)
+        return list(itertools.product(self.layers, *map(range, sizes)))
 
     def summary(self) -> str:
-        name, effect = self.top_components(1)[0]
-        return f"patching {self.component}: {name} recovers most ({effect:.0%}, {self.metric_name})"
+        """The place that brings back most."""
+        place, effect = self.top_components(1)[0]
+        share = (effect - self.corrupted_score) / (self.clean_score - self.corrupted_score)
+        over = f", mean of {self.pairs} pairs" if self.pairs > 1 else ""
+        return (
+            f"patching {self.component}: {self._name(place)} brings back the most "
+            f"({share:.0%} by {self.metric_name}{over})"
+        )
+
+    def _name(self, place: Any) -> str:
+        if self.by == "head":
+            return "L{}H{}".format(*place)
+        if self.by == "layer":
+            return f"layer {place}"
+        names = ("layer", *AXES[self.by])
+        return ", ".join(f"{name} {at}" for name, at in zip(names, place, strict=True))
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
-        return ["component", "effect"], [[str(n), e] for n, e in self.top_components(10**9)]
+        """Places by effect, largest first."""
+        recovery = dict(zip(self._places(), nested(self.recovery.reshape(-1)), strict=True))
+        table = [
+            [*(place if isinstance(place, tuple) else (place,)), effect, recovery[place]]
+            for place, effect in self.top_components(self.effect_matrix.size)
+        ]
+        return ["layer", *AXES[self.by], "effect", "recovery"], table

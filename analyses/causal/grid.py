@@ -1,0 +1,119 @@
+"""Grids of cells: which places of a component are patched one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from mlxray import InterpretableModel
+from mlxray.errors import InputError
+from mlxray.points import ALIASES, POINTS
+from mlxray.tokens import Batch
+
+from .sweep import Cell, Patch, axes
+
+#: What can be varied beside the layer.
+BY = ("layer", "position", "head", "neuron", "head_position")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells in row-major order of `shape`.
+
+    Attributes:
+        component: Point or module path inside the block.
+        layers: Values of the first axis.
+        by: What the further axes are: nothing (``"layer"``), positions, heads, neurons, or
+            heads and positions.
+        shape: Of the grid.
+        cells: One or several patches each.
+    """
+
+    component: str
+    layers: list[int]
+    by: str
+    shape: tuple[int, ...]
+    cells: list[Cell]
+
+    @property
+    def addresses(self) -> list[str]:
+        """Every address that a cell patches."""
+        return list(dict.fromkeys(p.address for cell in self.cells for p in cell))
+
+    def array(self, values: Sequence[float]) -> mx.array:
+        """Values of the cells as an array of the grid's shape."""
+        return mx.array(list(values)).reshape(self.shape)
+
+
+def component_name(component: str) -> str:
+    """A point or a module path inside a block, by the names that people give them."""
+    return component if component in POINTS else ALIASES.get(component, component)
+
+
+def make_grid(
+    model: InterpretableModel,
+    batch: Batch,
+    component: str,
+    *,
+    by: str = "layer",
+    layers: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
+) -> Grid:
+    """The cells of a component.
+
+    Args:
+        model: The model.
+        batch: The prompt, which says how many positions there are.
+        component: A point, a name such as ``"attn"``, or a path such as ``"mlp.gate_proj"``.
+        by: One of `BY`.
+        layers: None for all.
+        positions: With ``by="position"`` (or heads and positions) the positions to try one at a
+            time; otherwise the positions that every cell patches together. None for all.
+
+    Raises:
+        InputError: for an unknown `by`, a component without heads or neurons, no positions.
+        AddressError: if the component or a layer is not there.
+    """
+    if by not in BY:
+        raise InputError(f"by is one of {', '.join(BY)}; got {by!r}.")
+    name = component_name(component)
+    wanted = model.layer_indices(layers)
+    addresses = [f"layers.{layer}.{name}" for layer in wanted]
+    shape = tuple(model.activations(batch, addresses[:1])[addresses[0]].shape)
+    head_axis, position_axis = axes(name)
+    if shape[position_axis : position_axis + 1] != batch.ids.shape[1:]:
+        raise InputError(f"{name!r} has no axis of {batch.ids.shape[1]} positions: {shape}.")
+    if by.startswith("head") and head_axis is None:
+        raise InputError(f"{name!r} has no heads; patch 'z', 'q', 'k', 'v', 'pattern' by head.")
+    tried: list[int | None] = [None]
+    if positions is not None:
+        tried = [batch.index(0, p) for p in positions]
+        if not tried:
+            raise InputError("the list of positions is empty; leave it out for all positions.")
+    if by in ("layer", "head", "neuron"):
+        together = tried
+        apart: list[dict[str, int]] = [{}]
+        if by == "head":
+            apart = [{"head": h} for h in range(shape[head_axis or 0])]
+        elif by == "neuron":
+            apart = [{"unit": u} for u in range(shape[-1])]
+        cells = [
+            tuple(Patch(name, layer, position=p, **place) for p in together)
+            for layer in wanted
+            for place in apart
+        ]
+        size: tuple[int, ...] = (len(wanted),)
+        if by != "layer":
+            size = (len(wanted), len(apart))
+        return Grid(name, wanted, by, size, cells)
+    each = [p for p in tried if p is not None] or list(range(shape[position_axis]))
+    heads = list(range(shape[head_axis or 0])) if by == "head_position" else [None]
+    cells = [
+        (Patch(name, layer, position=p, head=h),) for layer in wanted for h in heads for p in each
+    ]
+    size = (len(wanted), len(each))
+    if by == "head_position":
+        size = (len(wanted), len(heads), len(each))
+    return Grid(name, wanted, by, size, cells)
