@@ -44,24 +44,31 @@ class LensResult(AnalysisResult, Mapping[int, list[list[Prediction]]]):
         return len(self.layers)
 
     def summary(self) -> str:
-        last = self.layers[-1]
-        token, probability = self.predictions[last][-1][0][2], self.probabilities[last][-1][0]
-        position = self.positions[-1]
+        last, position = self.layers[-1], self.positions[-1]
+        token, _, text = self.predictions[last][-1][0]
+        probability = self.probabilities[last][-1][0]
         settled = last
         for layer in reversed(self.layers):
-            if self.predictions[layer][-1][0][2] != token:
+            if self.predictions[layer][-1][0][0] != token:
                 break
             settled = layer
         return (
-            f"after {self.tokens[position]!r} layer {last} predicts {token!r} "
+            f"after {self.tokens[position]!r} layer {last} predicts {text!r} "
             f"({probability:.0%}), on top since layer {settled}"
         )
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
-        table = []
+        ranked = any(len(cell) > 1 for cell in self.predictions[self.layers[0]])
+        table: list[list[Any]] = []
         for layer in self.layers:
-            for i, position in enumerate(self.positions):
-                best = self.predictions[layer][i][0]
-                chance = self.probabilities[layer][i][0]
-                table.append([layer, position, self.tokens[position], best[2], chance])
-        return ["layer", "position", "token", "prediction", "probability"], table
+            cells = zip(
+                self.positions, self.predictions[layer], self.probabilities[layer], strict=True
+            )
+            for position, predictions, chances in cells:
+                place = [layer, position, self.tokens[position]]
+                for rank, ((_, _, text), chance) in enumerate(
+                    zip(predictions, chances, strict=True), 1
+                ):
+                    table.append([*place, *([rank] if ranked else []), text, chance])
+        rank_column = ["rank"] if ranked else []
+        return ["layer", "position", "token", *rank_column, "prediction", "probability"], table

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 import mlxray
+import mlxray.results
 from mlxray.analyses.lenses import readout
 from mlxray.analyses.lenses.readout import top_tokens
 from mlxray.errors import AddressError, AnalysisError, InputError, PointAbsent
@@ -222,3 +223,32 @@ def test_plot_shows_the_picture(make, monkeypatch):
         "shown": True,
     }
     assert len(result) == 3
+
+
+def test_the_table_has_every_prediction(make):
+    result = make("llama").logit_lens(TEXT, top_k=3, position=-1, layers=[0, 2])
+    columns, rows = result.rows()
+    assert columns == ["layer", "position", "token", "rank", "prediction", "probability"]
+    assert [row[:2] + row[3:4] for row in rows] == [
+        [layer, 9, rank] for layer in (0, 2) for rank in (1, 2, 3)
+    ]
+    assert rows[4][4:] == [result[2][0][1][2], result.probabilities[2][0][1]]
+    columns, rows = make("llama").logit_lens(TEXT).rows()
+    assert columns == ["layer", "position", "token", "prediction", "probability"]
+    assert len(rows) == 3 * len(TEXT)
+
+
+def test_the_summary_says_since_when_the_answer_is_on_top():
+    def lens(*best):
+        return mlxray.results.LensResult(
+            tokens=["a", "b"],
+            positions=[0, 1],
+            layers=[0, 1, 2],
+            predictions={i: [[(9, 1.0, "x")], [(t, 2.0, "same")]] for i, t in enumerate(best)},
+            probabilities={i: [[0.5], [0.25]] for i in range(3)},
+        )
+
+    assert lens(4, 5, 5).summary() == (
+        "after 'b' layer 2 predicts 'same' (25%), on top since layer 1"
+    )
+    assert "since layer 2" in lens(5, 4, 5).summary()
