@@ -4,6 +4,7 @@ from .attention import AttentionResult
 from .attribution import AttributionMapResult, AttributionResult, Certificate
 from .base import AnalysisResult, TableResult, plain
 from .circuit import CircuitResult, EdgeScoresResult
+from .dla import DLAResult
 from .heads import DetectedHeadsResult, HeadScore, HeadScoresResult, HeadTypesResult
 from .lens import LensResult
 from .patching import PatchingResult
@@ -17,6 +18,7 @@ __all__ = [
     "AttributionResult",
     "Certificate",
     "CircuitResult",
+    "DLAResult",
     "DetectedHeadsResult",
     "EdgeScoresResult",
     "HeadScore",
