@@ -15,13 +15,13 @@ import io
 import os
 import re
 import shlex
-import subprocess
 import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import generated  # beside this file
 from sybil.document import Document
@@ -30,6 +30,7 @@ from sybil.example import Example
 from sybil.parsers.markdown import CodeBlockParser
 
 import mlxray
+import mlxray.cli
 
 DOCS = Path(__file__).resolve().parent
 RAISES = re.compile(r"<!-- raises -->\s*\Z")
@@ -60,9 +61,29 @@ class Shown:
 def same(now: str, made: str) -> bool:
     """Whether two texts agree; numbers with decimals, and percentages, nearly.
 
-    Such a number may differ by one in its last digit, or by two percent.
+    Such a number may differ by one in its last digit, or by two percent, and one such as 3e-07,
+    the size of an error, by a factor of ten. A line of `now` that holds only an ellipsis stands
+    for any lines.
     """
-    if NUMBER.sub("#", now).split() != NUMBER.sub("#", made).split():
+    first, *rest = re.split(r"^…\n", now, flags=re.MULTILINE)
+    if not rest:
+        return _agree(first, made)
+    lines = made.splitlines(keepends=True)
+    for number, part in enumerate((first, *rest)):
+        size = part.count("\n")
+        places = range(len(lines) - size + 1)
+        if number == 0 or (number == len(rest) and part):
+            places = places[:1] if number == 0 else places[-1:]
+        found = (i for i in places if _agree(part, "".join(lines[i : i + size])))
+        if (place := next(found, None)) is None:
+            return False
+        lines = lines[place + size :]
+    return True
+
+
+def _agree(now: str, made: str) -> bool:
+    shapes = [re.sub("─+", "─", NUMBER.sub("#", text)).split() for text in (now, made)]
+    if shapes[0] != shapes[1]:
         return False
     return all(map(_near, NUMBER.findall(now), NUMBER.findall(made)))
 
@@ -75,6 +96,8 @@ def _near(now: str, made: str) -> bool:
     digits, _, exponent = now.rstrip("%").partition("e")
     step = 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
     a, b = float(now.rstrip("%")), float(made.rstrip("%"))
+    if "e-" in now and "e-" in made:  # the size of an error
+        return 0.1 <= a / b <= 10
     return abs(a - b) <= max(1.01 * step, 0.02 * abs(a))
 
 
@@ -136,19 +159,17 @@ def _commands(block: str) -> list[str]:
 
 
 def _console(command: str) -> str:
+    """What a command prints, as if it had been typed."""
     program, *arguments = shlex.split(command)
     if program != "mlxray":
         raise ValueError(f"not a command of mlxray: {command}")
-    start = "import sys; from mlxray.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", start, *arguments],
-        env={**os.environ, "COLUMNS": "96", "NO_COLOR": "1", "TERM": "dumb"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = (done.stdout + done.stderr).splitlines()
-    return "".join(f"{line.rstrip()}\n" for line in (f"$ {command}", *lines))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    plain = mock.patch.dict(os.environ, {"COLUMNS": "96", "NO_COLOR": "1", "TERM": "dumb"})
+    with plain, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        mlxray.cli.main(arguments)
+    stream.seek(0)
+    lines = (f"$ {command}", *stream.read().splitlines())
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def with_tables(text: str) -> str:

@@ -119,7 +119,6 @@ SCRIPT = """
 import json, sys, warnings
 import mlxray
 import mlx.core as mx
-import mlx.nn as nn
 from mlx_lm.models import llama
 from mlxray import InterpretableModel, registry
 
@@ -144,12 +143,10 @@ found["metric"] = [metric(sure, sure, unsure), metric(unsure, sure, unsure)]
 from mlxray.analyses.metrics import get_metric
 found["alias"] = get_metric("entropy")(sure, sure, unsure)
 
-class Block(nn.Module):
+class Block(llama.TransformerBlock):
     def __init__(self, args):
-        super().__init__()
-        self.self_attn, self.feed_forward = llama.Attention(args), llama.MLP(args)
-        self.input_layernorm = nn.RMSNorm(args.hidden_size)
-        self.post_attention_layernorm = nn.RMSNorm(args.hidden_size)
+        super().__init__(args)
+        self.feed_forward = self.pop("mlp")
 
     def __call__(self, x, mask=None, cache=None):
         h = x + self.self_attn(self.input_layernorm(x), mask, cache)
@@ -182,8 +179,9 @@ def status(seen: dict[str, Any], name: str, distribution: str) -> list[str]:
 
 
 def test_package_is_under_eighty_lines():
-    lines = [line for file in STRANGER.iterdir() if file.is_file() for line in file.open()]
-    assert len(lines) < 80
+    files = [file for file in STRANGER.iterdir() if file.is_file()]
+    assert len(files) == 2
+    assert sum(len(file.read_text("utf-8").splitlines()) for file in files) < 80
 
 
 @pytest.mark.parametrize(
@@ -245,7 +243,7 @@ def test_taken_name_is_refused_and_the_rest_of_that_plugin_works(seen: dict[str,
 
 
 def test_each_fault_is_warned_about_once_and_nothing_else_is(seen: dict[str, Any]):
-    broken, copied = seen["warnings"]
+    copied, broken = seen["warnings"]
     assert "mlxray-broken" in broken
     assert "mlxray-copycat" in copied
     faulty = [row for row in seen["rows"] if row[4] != "ok"]
