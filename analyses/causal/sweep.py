@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mlxray import InterpretableModel
 from mlxray.arrays import nested
 from mlxray.edits import Edit
-from mlxray.errors import InputError
+from mlxray.errors import AddressError, InputError
 from mlxray.points import POINTS
 from mlxray.run import Run
 from mlxray.sites import first_argument
@@ -229,14 +229,25 @@ class Sweep:
         return int(min(fit, max(1, ENOUGH_TOKENS // tokens)))
 
     def row_bytes(self) -> int:
-        """Bytes that one row of a pass takes, estimated from the widths of the model."""
+        """Bytes that one row of a pass takes at most, from the widths of the model.
+
+        A dozen arrays of the stream's width, four of the widest projection's, and three of the
+        attention scores' live at once; measured peaks stay below.
+        """
         block = self.layout.modules[self.layout.block(0)]
         width = self.residual(0).shape[-1]
         widest = max((m.weight.shape[0] for m in block.modules() if "weight" in m), default=width)
         tokens = self.ids.shape[1]
         vocabulary = self.model.tokens.vocabulary or width
-        hidden = tokens * (8 * width + 4 * max(widest, width))
-        return int(4 * (hidden + len(self.positions) * vocabulary))
+        hidden = tokens * (12 * width + 4 * max(widest, width))
+        scores = 3 * self._heads() * tokens**2
+        return int(4 * (hidden + scores + len(self.positions) * vocabulary))
+
+    def _heads(self) -> int:
+        try:
+            return self.layout.heads(0)
+        except AddressError:
+            return 1
 
     def residual(self, layer: int) -> mx.array:
         """The base run's residual stream before a layer, (1, S, D)."""

@@ -133,6 +133,7 @@ def test_peak_memory_stays_within_the_budget():
     model = small_llama()
     cells = [(Patch("resid_pre", layer, p),) for layer in range(4) for p in range(10)] * 8
     clean = model.tokens.batch(CLEAN)
+    rows = []
     addresses = [f"layers.{layer}.resid_pre" for layer in range(4)]
     for budget in (400_000, 1_600_000):
         sweep = Sweep(model, model.tokens.batch(CORRUPTED), budget=budget)
@@ -143,4 +144,6 @@ def test_peak_memory_stays_within_the_budget():
         mx.reset_peak_memory()
         sweep.effects(cells, values, lambda x: x[:, 0])
         assert mx.get_peak_memory() - start <= budget
+        rows.append(sweep.rows_per_pass())
         assert sweep.plan(cells).peak_bytes <= budget
+    assert 1 < rows[0] < rows[1]
