@@ -206,11 +206,10 @@ class Sweep:
         groups: dict[int, list[int]] = {}
         for index, cell in enumerate(cells):
             groups.setdefault(self._prefix(cell), []).append(index)
-        rows = self.rows_per_pass()
         found = []
         for prefix, indices in sorted(groups.items()):
             order = sorted(indices, key=lambda i: _joins(cells[i]))
-            most = rows * self.ids.shape[1] // (self.ids.shape[1] - prefix)
+            most = self.rows_per_pass(prefix)
             found += [(prefix, order[i : i + most]) for i in range(0, len(order), most)]
         return found
 
@@ -222,10 +221,11 @@ class Sweep:
             return 0
         return wanted - wanted % PREFIX_STEP
 
-    def rows_per_pass(self) -> int:
+    def rows_per_pass(self, prefix: int = 0) -> int:
         """Rows that fit the budget and still make a pass faster."""
-        tokens = self.ids.shape[1]
-        fit = max(1, self.budget // self.row_bytes())
+        tokens = self.ids.shape[1] - prefix
+        # The base run's keys and values stay beside the rows.
+        fit = max(1, self.budget // self.row_bytes() - 1)
         return int(min(fit, max(1, ENOUGH_TOKENS // tokens)))
 
     def row_bytes(self) -> int:
@@ -258,13 +258,12 @@ class Sweep:
     def plan(self, cells: Sequence[Cell]) -> Plan:
         """What running these cells will take."""
         passes = self.passes(cells)
-        tokens = self.ids.shape[1]
         layers = self.layout.n_layers
-        rows = max((len(indices) * (tokens - p) // tokens for p, indices in passes), default=0)
+        rows = max((len(indices) for _, indices in passes), default=0)
         return Plan(
             len(cells),
             len(passes),
-            max(rows, 1) * self.row_bytes(),
+            (rows + 1) * self.row_bytes(),
             sum(layers - _joins(cells[i]) for _, indices in passes for i in indices),
         )
 

@@ -125,7 +125,7 @@ def test_the_plan_counts_what_a_sweep_does():
     plan = sweep.plan([(Patch("mlp_out", layer),) for layer in range(4)])
     assert (plan.cells, plan.passes, plan.layer_passes) == (4, 1, 1 + 2 + 3 + 4)
     assert "4 patched runs in 1 passes" in str(plan)
-    tight = Sweep(model, model.tokens.batch(CORRUPTED), budget=sweep.row_bytes() * 2)
+    tight = Sweep(model, model.tokens.batch(CORRUPTED), budget=sweep.row_bytes() * 3)
     assert tight.plan([(Patch("mlp_out", layer),) for layer in range(4)]).passes == 2
 
 
