@@ -18,7 +18,7 @@ def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Mat
     from .arrays import to_numpy
     from .matrix import largest, signed_note
 
-    effects = to_numpy(result.effect_matrix)
+    effects = to_numpy(result.recovery)
     if effects.ndim not in (1, 2) or not effects.size or len(effects) != len(result.layers):
         raise InputError(
             f"effects of shape {effects.shape} for {len(result.layers)} layers: "
@@ -37,7 +37,7 @@ def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Mat
         title=title,
         note="; ".join(filter(None, ("1: the clean behaviour is back", colors))),
         unit=unit,
-        across="head",
+        across="head" if result.by == "layer" else result.by,
         limit=largest(effects),
         signed=True,
         cmap=cmap,

@@ -166,3 +166,16 @@ def test_gaps_in_a_map():
 def test_all_zero_effects_have_a_scale():
     image = patching([[0.0, 0.0]]).plot().axes[0].images[0]
     assert image.get_clim() == (-1, 1)
+
+
+def test_recovery_is_counted_between_the_two_runs():
+    result = PatchingResult(
+        mx.array([-3.0, 0.0]), [0, 1], "mlp", "kl", clean_score=0.0, corrupted_score=-4.0
+    )
+    figure = result.plot(backend="plotly")
+    assert list(figure.data[0].y) == [0.25, 1.0]
+
+
+def test_the_axis_is_named_after_what_was_patched_one_at_a_time():
+    result = PatchingResult(mx.ones((2, 3)), [0, 1], "mlp", "l2", by="position")
+    assert result.plot(backend="matplotlib").axes[0].get_xlabel() == "position"
