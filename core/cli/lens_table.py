@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 from rich.text import Text
 
-from ..display import show_text, show_token
+from ..display import show_token
 from .grid import MARGIN, grid, heat_cell, token_cell
-from .terminal import bar, heat_color, percent
+from .terminal import bar, heat_color, percent, short_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,9 +43,7 @@ def _title(name: str, result: LensResult, shown: int) -> Text:
     told = f"logit lens of {result.point}: below each token, the likeliest next"
     if shown < len(result.positions):
         told += f" (last {shown} of {len(result.positions)})"
-    title = Text(
-        f"\nWhat {show_text(name, 40)} would say next, if it stopped at each layer\n", "bold"
-    )
+    title = Text(f"\nWhat {short_name(name)} would say next, if it stopped at each layer\n", "bold")
     return title.append(told + "\n", style="not bold dim")
 
 

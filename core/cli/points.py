@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..display import show_text
 from .options import POCKET, AdapterName, Json, ModelArgument, load
 from .show import new_table
-from .terminal import output, print_json
+from .terminal import output, print_json, short_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,7 +58,7 @@ def points(model: ModelArgument = POCKET, adapter: AdapterName = None, json: Jso
     for note in loaded.adapter.notes:
         console.print(f"note: {show_text(note)}")
     console.print(
-        f"\n{show_text(loaded.name)}: {loaded.layout.n_layers} layers, adapter "
+        f"\n{short_name(loaded.name)}: {loaded.layout.n_layers} layers, adapter "
         f"{show_text(loaded.adapter.name)}; B prompts, S tokens",
         style="bold",
     )

@@ -107,6 +107,11 @@ def bar(value: float, width: int) -> str:
     return _EIGHTHS[8] * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
 
 
+def short_name(model: str) -> str:
+    """A model's name without the folders, or the owner, before it."""
+    return show_text(model.rstrip("/").rpartition("/")[2] or model, 40)
+
+
 def percent(value: float) -> str:
     """A share of one, at most four characters wide: ``<1%`` is not nothing."""
     return "<1%" if 0 < value < 0.005 else f"{value:.0%}"

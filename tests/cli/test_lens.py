@@ -91,6 +91,13 @@ def test_the_last_tokens_are_shown_and_counted():
     assert f"(last {shown} of 30)" in text
 
 
+def test_a_model_is_named_without_its_folders():
+    for name in ("/a/b/tiny", "owner/tiny", "tiny/", "tiny"):
+        file = io.StringIO()
+        LensTable(name)(SMALL, Console(file=file, width=80))
+        assert "What tiny would say next" in file.getvalue()
+
+
 def test_probability_is_the_colour():
     text = drawn(SMALL, 80, color=True)
     cells = {p: text.split(f" {t} ")[0].rpartition("\x1b[")[2] for t, p in (("c", 0.2), ("d", 0.5))}
