@@ -17,6 +17,7 @@ from mlxray.run import Run
 
 from ..prompts import one_prompt, token_texts
 from .frozen import FORM, Functional, soft_cap, through_affine, through_norm
+from .residual_stream import check_sum
 from .targets import Token, token_id
 
 
@@ -73,7 +74,7 @@ def direct_logit_attribution(
     end, logit, capped, cap = _readout(model, seen, chosen, against)
     attention = [_part(end, part) for part in seen.attention]
     mlp = [_part(end, part) for part in seen.mlp]
-    _check_stream(seen)
+    check_sum([seen.embed, *seen.attention, *seen.mlp], seen.last)
     split_heads = {x: _heads(model, end, seen, x) for x in wanted if heads}
     split_neurons = {x: _neurons(model, end, seen, x) for x in wanted if neurons}
     others = [i for i in range(len(mlp)) if i not in wanted]
@@ -182,21 +183,6 @@ def _readout(
 
 def _part(functional: Functional, vector: mx.array) -> float:
     return number(functional.of(vector))
-
-
-def _check_stream(seen: _Seen) -> None:
-    """That the last stream is the sum of what was written, to the rounding of its dtype."""
-    parts = mx.stack([p.astype(mx.float32) for p in (seen.embed, *seen.attention, *seen.mlp)])
-    gap = mx.abs(mx.sum(parts, axis=0) - seen.last.astype(mx.float32))
-    size = mx.sum(mx.abs(parts), axis=0)
-    steps = parts.shape[0]
-    rounding = 4 * mx.finfo(seen.last.dtype).eps * steps**0.5
-    worst = number(mx.max(gap / mx.maximum(size, 1e-6 * mx.max(size))))
-    if not worst <= rounding:
-        raise AnalysisError(
-            "the residual stream is not the sum of the embedding and of what attention and MLPs "
-            f"add (relative gap {worst:.1e}), so a logit has parts that no component accounts for."
-        )
 
 
 def _heads(
