@@ -43,28 +43,28 @@ def check_out_proj(subject: Subject) -> Iterator[Row]:
 
 
 def check_head_out(subject: Subject) -> Iterator[Row]:
-    """``head_out`` sums to ``attn_out`` less bias, and each head's share comes of its ``z``."""
+    """``head_out`` sums to ``attn_out`` less bias, each share coming of the head's own slice."""
     total, share = Tally("head_sum", "head_out"), Tally("head_share", "head_out")
     layout = subject.layout
     for layer in subject.layers_with("attn_out", "head_out"):
         roles = layout.roles(layer)
-        module = layout.modules[layout.role(layer, roles.attn, roles.out_proj)]
-        heads = subject.values["head_out", layer]
-        z = subject.value("z", layer)
-        width = z.shape[1] * z.shape[3] if z is not None else 0
-        bias = through(module, np.zeros((1, 1, width))) if width else np.zeros(1)
-        out = subject.values["attn_out", layer]
+        path = layout.role(layer, roles.attn, roles.out_proj)
+        module, entering = layout.modules[path], subject.entering(path)
+        heads, out = subject.values["head_out", layer], subject.values["attn_out", layer]
+        count, width = heads.shape[1], entering.shape[-1] // heads.shape[1]
+        bias = through(module, np.zeros((1, 1, entering.shape[-1])))
         total.equal(layer, heads.sum(1) + bias, out, without=[heads[:, 1:].sum(1) + bias])
-        if z is None or "out_proj" in roles.departures:
-            continue
         alone = []
-        for head in range(z.shape[1]):
-            only = np.zeros_like(z)
-            only[:, head] = z[:, head]
-            alone.append(through(module, merged(only)) - bias)
+        for head in range(count):
+            only = np.zeros_like(entering)
+            own = slice(head * width, (head + 1) * width)
+            only[..., own] = entering[..., own]
+            alone.append(through(module, only) - bias)
         want = np.stack(alone, 1)
-        others = [np.roll(want, 1, axis=1)] if len(alone) > 1 else [0 * want]
+        others = [np.roll(want, 1, axis=1)] if count > 1 else [0 * want]
         share.equal(layer, heads, want, without=others)
+        if (z := subject.value("z", layer)) is not None and z.shape[1] != count:
+            share.note("failed", layer, f"has {count} heads, and z has {z.shape[1]}")
     yield from total.rows()
     yield from share.rows()
 

@@ -111,6 +111,11 @@ class Subject:
         """The value of a point in the unedited run; None if the model does not have it."""
         return self.values.get((point, layer))
 
+    def entering(self, path: str) -> Array:
+        """What a module is called with in the unedited run."""
+        key = f"{path}.input"
+        return numpy64(self.model.activations(self.tokens, [key])[key])
+
     def layers_with(self, *points: str) -> list[int]:
         """Layers that have all of these points."""
         return [

@@ -21,7 +21,15 @@ from mlxray import (
 from mlxray.edits import Edit
 from mlxray.run import Run
 from mlxray.testing import check_adapter
-from mlxray.testing.zoo import small_model
+from mlxray.testing.zoo import CONFIGS
+from mlxray.testing.zoo.build import build
+
+#: As few as each family can have.
+LAYERS = {"llama": 1, "gemma2": 1, "gemma3_text": 2}
+
+
+def llama() -> nn.Module:
+    return build({**CONFIGS["llama"], "num_hidden_layers": 1}, "llama")
 
 
 def failing(model: nn.Module, adapter: Adapter | None = None) -> set[tuple[str, str]]:
@@ -85,7 +93,7 @@ WRONG_ADAPTERS = {
     ),
     "the final norm is a block's": (
         "llama",
-        {"final_norm": "model.layers.1.input_layernorm"},
+        {"final_norm": "model.layers.0.input_layernorm"},
         {("final_norm", "final_norm")},
     ),
     "a point is declared absent and a departure is made up": (
@@ -99,14 +107,15 @@ WRONG_ADAPTERS = {
 @pytest.mark.parametrize("name", WRONG_ADAPTERS)
 def test_wrong_adapter(name: str):
     family, changes, expected = WRONG_ADAPTERS[name]
-    model = small_model("gemma3_text" if family == "gemma3" else family)
+    file = "gemma3_text" if family == "gemma3" else family
+    model = build({**CONFIGS[file], "num_hidden_layers": LAYERS[file]}, file)
     assert expected <= failing(model, replace(declared(family), **changes))
 
 
 def test_pattern_scaled_by_one_percent(monkeypatch):
     explicit = attention.explicit_pattern
     monkeypatch.setattr(attention, "explicit_pattern", lambda s, k: explicit(s, k) * 1.01)
-    assert {("softmax", "pattern"), ("mix", "z")} <= failing(small_model("llama"))
+    assert {("softmax", "pattern"), ("mix", "z")} <= failing(llama())
 
 
 def test_pattern_that_looks_ahead(monkeypatch):
@@ -114,7 +123,7 @@ def test_pattern_that_looks_ahead(monkeypatch):
     monkeypatch.setattr(
         attention, "explicit_scores", lambda q, k, scale, mask: explicit(q, k, scale, None)
     )
-    assert ("mask", "pattern") in failing(small_model("llama"))
+    assert ("mask", "pattern") in failing(llama())
 
 
 def test_grouped_heads_in_the_wrong_order(monkeypatch):
@@ -122,7 +131,7 @@ def test_grouped_heads_in_the_wrong_order(monkeypatch):
         return pattern @ mx.tile(v.astype(mx.float32), (1, pattern.shape[1] // v.shape[1], 1, 1))
 
     monkeypatch.setattr(attention, "mix", tiled)
-    found = failing(small_model("llama"))
+    found = failing(llama())
     assert {("edit", "pattern"), ("edited pattern @ v", "z")} <= found
 
 
@@ -134,7 +143,7 @@ def test_dropped_edit_inside_attention(monkeypatch, point: str):
         return value if name == point and self._edits.get(name) else passed(self, name, value)
 
     monkeypatch.setattr(attention.Frame, "_pass", dropping)
-    assert ("edit", point) in failing(small_model("llama"))
+    assert ("edit", point) in failing(llama())
 
 
 def test_edit_that_fires_and_is_dropped(monkeypatch):
@@ -145,7 +154,7 @@ def test_edit_that_fires_and_is_dropped(monkeypatch):
         return value
 
     monkeypatch.setattr(sites.ModuleSite, "_edited", dropping)
-    found = failing(small_model("llama"))
+    found = failing(llama())
     assert {("edit", "resid_post"), ("edit", "mlp_act"), ("edit", "attn_out")} <= found
 
 
@@ -154,9 +163,7 @@ def test_edit_at_half_strength(monkeypatch):
     monkeypatch.setattr(
         Edit, "apply", lambda self, value, call: value + (apply(self, value, call) - value) / 2
     )
-    assert {("edit", p) for p in ("embed", "resid_mid", "head_out")} <= failing(
-        small_model("llama")
-    )
+    assert {("edit", p) for p in ("embed", "resid_mid", "head_out")} <= failing(llama())
 
 
 def test_gradients_off_by_one_percent(monkeypatch):
@@ -167,12 +174,12 @@ def test_gradients_off_by_one_percent(monkeypatch):
         return value, {key: gradient * 1.01 for key, gradient in found.items()}
 
     monkeypatch.setattr(gradients, "gradients", scaled)
-    found = failing(small_model("llama"))
+    found = failing(llama())
     assert {("gradient", "resid_post"), ("gradient", "pattern")} <= found
 
 
 def test_lens_that_is_almost_right(monkeypatch):
-    model = InterpretableModel(small_model("llama"))
+    model = InterpretableModel(llama())
     finish = tail.finish_from
     monkeypatch.setattr("mlxray.model.finish_from", lambda *a, **k: finish(*a, **k) * (1 + 1e-5))
     assert [row.check for row in check_adapter(model).failures] == ["lens"]
@@ -186,12 +193,12 @@ def test_watching_that_rounds(monkeypatch):
         return output * (1 + 2**-20) if isinstance(output, mx.array) else output
 
     monkeypatch.setattr(Run, "on_call", rounding)
-    found = failing(small_model("llama"))
+    found = failing(llama())
     assert ("unedited, float32", "model") in found
 
 
 def test_class_left_behind(monkeypatch):
-    model = small_model("llama")
+    model = llama()
     execute = Run.execute
 
     def leaking(self, *args, **kwargs):
@@ -218,7 +225,7 @@ def test_function_left_behind(monkeypatch):
 
     monkeypatch.setattr(Run, "execute", leaking)
     try:
-        assert failing(small_model("llama")) == {("leaks", "model")}
+        assert failing(llama()) == {("leaks", "model")}
     finally:
         mx.softmax = softmax
 
@@ -238,10 +245,10 @@ class Blurred(nn.Module):
 
 @pytest.mark.parametrize(("axis", "check"), [(0, "batch"), (1, "right padding")])
 def test_prompts_that_see_each_other(axis: int, check: str):
-    llama = declared("llama")
-    paths = {n: f"inner.{getattr(llama, n)}" for n in ("embed", "layers", "final_norm", "head")}
-    model = Blurred(small_model("llama"), axis)
-    assert (check, "model") in failing(model, replace(llama, **paths))
+    known = declared("llama")
+    paths = {n: f"inner.{getattr(known, n)}" for n in ("embed", "layers", "final_norm", "head")}
+    model = Blurred(llama(), axis)
+    assert (check, "model") in failing(model, replace(known, **paths))
 
 
 def test_cache_that_forgets(monkeypatch):
@@ -253,11 +260,11 @@ def test_cache_that_forgets(monkeypatch):
         return update(self, keys, values * 0.5)
 
     monkeypatch.setattr(cache.KVCache, "update_and_fetch", forgetting)
-    assert ("cache", "model") in failing(small_model("llama"))
+    assert ("cache", "model") in failing(llama())
 
 
 def test_a_dead_sublayer_proves_nothing():
-    model = small_model("llama")
+    model = llama()
     for layer in model.layers:
         layer.mlp.down_proj.weight = mx.zeros_like(layer.mlp.down_proj.weight)
     report = check_adapter(model)
@@ -269,14 +276,14 @@ def test_a_dead_sublayer_proves_nothing():
 
 
 def test_constant_attention_proves_nothing():
-    model = small_model("llama")
+    model = llama()
     for layer in model.layers:
         layer.self_attn.q_proj.weight = mx.zeros_like(layer.self_attn.q_proj.weight)
     assert ("softmax", "pattern") in failing(model)
 
 
 def test_a_model_that_cannot_run_fails_once():
-    model = small_model("llama")
+    model = llama()
     model.model.norm.weight = mx.full(model.model.norm.weight.shape, mx.nan)
     (row,) = check_adapter(model).failures
     assert (row.check, row.point) == ("runs", "model")

@@ -1,0 +1,85 @@
+"""An adapter for a model that no other names, found by looking.
+
+One tiny forward pass is recorded. Names only propose where to look: that the list of blocks is a
+chain, that a sub-layer's output reaches the residual stream, that a linear module is the output
+projection is decided by the numbers. What they cannot decide is refused with its reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import mlx.nn as nn
+
+from mlxray import Adapter, AdapterFinder, hookimpl
+from mlxray.adapter import Variant
+from mlxray.testing.report import layer_ranges
+
+from .parts import find_parts
+from .record import record
+from .whole import NONE, Whole, find_whole
+
+NO_NORM = "no module receives what the last block returns and keeps its shape"
+
+
+def find(root: nn.Module, layers: str | None = None) -> Adapter:
+    """The adapter of a model, from one forward pass over a few random tokens.
+
+    Args:
+        root: The model.
+        layers: Name or path of the list of blocks; looked for if None.
+
+    Raises:
+        AdapterError: if the model cannot be run on token ids, or its blocks cannot be told.
+    """
+    recording = record(root)
+    whole = find_whole(root, recording, layers)
+    blocks = [find_parts(recording, call) for call in whole.blocks]
+    kinds: list[tuple[dict[str, Any], list[int]]] = []
+    for layer, changes in enumerate(blocks):
+        same = next((members for known, members in kinds if known == changes), None)
+        if same is None:
+            kinds.append((changes, [layer]))
+        else:
+            same.append(layer)
+    counts = Counter({i: len(members) for i, (_, members) in enumerate(kinds)})
+    (most, _), *_ = counts.most_common(1)
+    base, _ = kinds[most]
+    others = [kind for i, kind in enumerate(kinds) if i != most]
+    absent = {"final_norm": NO_NORM} if whole.final_norm == NONE else {}
+    adapter = Adapter(
+        "structural",
+        embed=whole.embed,
+        layers=whole.layers,
+        final_norm=whole.final_norm,
+        head=whole.head,
+        positions=whole.positions,
+        notes=tuple(_notes(whole, kinds)),
+    )
+    base = {**base, "absent": {**base["absent"], **absent}}
+    variants = tuple(Variant(changes, layers=tuple(members)) for changes, members in others)
+    return replace(adapter, variants=variants, **base)
+
+
+def _notes(whole: Whole, kinds: list[tuple[dict[str, Any], list[int]]]) -> list[str]:
+    notes = [
+        f"found by looking at one forward pass: {len(whole.blocks)} blocks in {whole.layers!r}, "
+        f"embedding {whole.embed!r}, final norm {whole.final_norm!r}, head {whole.head!r}"
+    ]
+    for changes, members in kinds:
+        parts = [
+            f"{role} {changes[role] or 'the block itself'!r}"
+            for role in ("attn", "mixer", "mlp")
+            if changes[role] is not None
+        ]
+        told = ", ".join(parts) or "no sub-layer that can be told"
+        notes.append(f"layers {layer_ranges(members)}: {told}")
+    return notes
+
+
+@hookimpl
+def mlxray_adapters() -> list[AdapterFinder]:
+    """The finder for models that no adapter names."""
+    return [AdapterFinder("structural", find)]
