@@ -4,6 +4,7 @@ from .attention import AttentionResult
 from .attribution import AttributionMapResult, AttributionResult, Certificate
 from .base import AnalysisResult, TableResult, plain
 from .circuit import CircuitResult, EdgeScoresResult
+from .curve import CircuitCurveResult
 from .dla import DLAResult
 from .heads import DetectedHeadsResult, HeadScore, HeadScoresResult, HeadTypesResult
 from .lens import LensResult
@@ -17,6 +18,7 @@ __all__ = [
     "AttributionMapResult",
     "AttributionResult",
     "Certificate",
+    "CircuitCurveResult",
     "CircuitResult",
     "DLAResult",
     "DetectedHeadsResult",

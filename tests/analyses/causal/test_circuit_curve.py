@@ -1,0 +1,76 @@
+"""Curves on planted circuits: full faithfulness exactly where the planted edges are all in."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+
+from mlxray import InterpretableModel
+from mlxray.analyses import circuit_curve
+from mlxray.analyses.causal.circuits import names
+from mlxray.analyses.causal.pairs import PairSet, PromptPair
+from mlxray.errors import InputError
+from mlxray.testing.planted import PLANTED
+
+from .models import CLEAN, CORRUPTED, small_llama
+
+
+def curve_of(name, sizes):
+    planted = PLANTED[name]()
+    pair = PromptPair(planted.clean, planted.corrupted, planted.correct, planted.incorrect)
+    model = InterpretableModel(planted.model)
+    return planted, circuit_curve(model, PairSet([pair]), sizes=sizes, target=0.95)
+
+
+@pytest.mark.parametrize("name", list(PLANTED))
+def test_the_planted_circuit_is_faithful_and_complete(name):
+    planted, curve = curve_of(name, [len(PLANTED[name]().edges)])
+    assert set(names(curve.circuit.edges)) == planted.edges
+    assert curve.circuit.faithfulness == pytest.approx(1, abs=0.02)
+    assert curve.completeness[0].item() == pytest.approx(0, abs=0.02)
+    assert curve.faithfulness_interval is None
+
+
+@pytest.mark.parametrize("name", ["path_through_mlp", "path_through_head", "decoys"])
+def test_the_smallest_faithful_circuit_is_chosen(name):
+    planted, curve = curve_of(name, range(1, 12))
+    assert set(names(curve.circuit.edges)) == planted.edges
+    at = curve.sizes.index(len(planted.edges))
+    assert all(value < 0.95 for value in curve.faithfulness.tolist()[:at])
+
+
+def test_means_and_intervals_over_pairs():
+    model = small_llama()
+    logits = [model.model(mx.array([ids]))[0, -1] for ids in (CLEAN, CORRUPTED)]
+    moved = logits[0] - logits[1]
+    answers = int(mx.argmax(moved).item()), int(mx.argmin(moved).item())
+    other = [*CLEAN[:6], 1, 2, 3, 4]
+    pairs = [
+        PromptPair(tuple(CLEAN), tuple(CORRUPTED), *answers),
+        PromptPair(tuple(other), (other[0], 33, *other[2:]), *answers),
+    ]
+    edges = 190 + 10**6
+    curve = circuit_curve(model, PairSet(pairs), sizes=[40, edges], steps=1)
+    assert curve.pairs == 2
+    assert curve.faithfulness[-1].item() == pytest.approx(1, abs=1e-4)
+    assert curve.completeness[-1].item() == pytest.approx(0, abs=1e-4)
+    alone = [circuit_curve(model, PairSet([p]), sizes=[edges], steps=1) for p in pairs]
+    scores = {(s, r): score for s, r, score in curve.scores}
+    for sender, receiver, score in alone[0].scores:
+        second = next(x for s, r, x in alone[1].scores if (s, r) == (sender, receiver))
+        assert scores[sender, receiver] == pytest.approx((score + second) / 2, abs=1e-4)
+    low, high = curve.faithfulness_interval
+    assert mx.all(low <= curve.faithfulness + 1e-6).item()
+    assert mx.all(curve.faithfulness <= high + 1e-6).item()
+    assert len(curve.rows()[1]) == len(curve.sizes)
+
+
+def test_what_cannot_be_asked():
+    model = small_llama()
+    pair = PromptPair(tuple(CLEAN), tuple(CORRUPTED))
+    with pytest.raises(InputError, match="answer"):
+        circuit_curve(model, PairSet([pair]))
+    with pytest.raises(InputError, match="sizes"):
+        circuit_curve(model, PairSet([pair]), metric="l2", sizes=[])
+    with pytest.raises(InputError, match="no path"):
+        circuit_curve(model, PairSet([pair]), metric="kl", sizes=[1], steps=3)
