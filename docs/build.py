@@ -62,7 +62,7 @@ def same(now: str, made: str) -> bool:
     """Whether two texts agree; numbers with decimals, and percentages, nearly.
 
     Such a number may differ by one in its last digit, or by two percent, and one such as 3e-07,
-    the size of an error, by a factor of ten. A line of `now` that holds only an ellipsis stands
+    the size of an error, by a factor of a hundred. A line of `now` that holds only an ellipsis stands
     for any lines.
     """
     first, *rest = re.split(r"^…\n", now, flags=re.MULTILINE)
@@ -82,10 +82,14 @@ def same(now: str, made: str) -> bool:
 
 
 def _agree(now: str, made: str) -> bool:
-    shapes = [re.sub("─+", "─", NUMBER.sub("#", text)).split() for text in (now, made)]
-    if shapes[0] != shapes[1]:
+    if _shape(now) != _shape(made):
         return False
     return all(map(_near, NUMBER.findall(now), NUMBER.findall(made)))
+
+
+def _shape(text: str) -> list[str]:
+    """The words, without their numbers, the lengths of rules and of bars."""
+    return re.sub("─+", "─", re.sub("[▏▎▍▌▋▊▉█]+", "█", NUMBER.sub("#", text))).split()
 
 
 def _near(now: str, made: str) -> bool:
@@ -97,7 +101,7 @@ def _near(now: str, made: str) -> bool:
     step = 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2]))
     a, b = float(now.rstrip("%")), float(made.rstrip("%"))
     if "e-" in now and "e-" in made:  # the size of an error
-        return 0.1 <= a / b <= 10
+        return 0.01 <= a / b <= 100
     return abs(a - b) <= max(1.01 * step, 0.02 * abs(a))
 
 
