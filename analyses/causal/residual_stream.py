@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from mlxray.arrays import number
 from mlxray.errors import AddressError, AnalysisError, PointAbsent, nearest
+from mlxray.layout import Layout
 from mlxray.points import parse
 from mlxray.resolver import resolve_component
 from mlxray.trace import Activations
@@ -17,6 +18,9 @@ Part = tuple[str, mx.array]
 
 #: Points that are read together, since one run gives them all.
 _TOGETHER = ("resid_pre", "attn_add", "mlp_add", "resid_post")
+
+#: What a block may add to the stream, and the letter of its parts.
+ADDS = {"mixer_add": "x", "attn_add": "a", "mlp_add": "m"}
 
 
 class ResidualStreamAccessor:
@@ -107,17 +111,32 @@ class ResidualStreamAccessor:
         layers = self.available_layers()
         if not layers:
             raise AddressError("no layer's output is among these activations.")
-        if isinstance(self.activations, Activations) and self.activations.trace.replayable:
-            points = ("attn_add", "mlp_add", "head_out") if heads else ("attn_add", "mlp_add")
-            ends = [("resid_pre", 0), ("resid_post", layers[-1])]
-            self._fetch(self.activations, ends + [(p, x) for p in points for x in layers])
+        last = layers[-1]
+        adds = self._adds(last, heads)
         parts = [("embed", self.resid_pre(0)[row])]
-        for layer in range(layers[-1] + 1):
-            attention = self.attn_contribution(layer)[row]
-            parts += self._heads(layer, row, attention) if heads else [(f"a{layer}", attention)]
-            parts.append((f"m{layer}", self.mlp_contribution(layer)[row]))
-        check_sum([part for _, part in parts], self.resid_post(layers[-1])[row])
+        for point, layer in adds:
+            added = self._need(self._read(point, layer), point, layer)[row]
+            if point == "attn_add" and heads:
+                parts += self._heads(layer, row, added)
+            else:
+                parts.append((f"{ADDS[point]}{layer}", added))
+        check_sum([part for _, part in parts], self.resid_post(last)[row])
         return parts
+
+    def _adds(self, last: int, heads: bool) -> list[tuple[str, int]]:
+        """What was added, in order; of a trace, everything needed is fetched in one run."""
+        if not isinstance(self.activations, Activations):
+            layers = range(last + 1)
+            mixed = [("mixer_add", x) for x in layers if self._point("mixer_add", x) is not None]
+            return sorted(
+                [*mixed, *((p, x) for p in ("attn_add", "mlp_add") for x in layers)],
+                key=lambda add: (add[1], list(ADDS).index(add[0])),
+            )
+        adds = added_points(self.activations.layout)
+        if self.activations.trace.replayable:
+            inside = [("head_out", x) for p, x in adds if heads and p == "attn_add"]
+            self._fetch(self.activations, [("resid_pre", 0), *adds, *inside, ("resid_post", last)])
+        return adds
 
     def _heads(self, layer: int, row: int, attention: mx.array) -> list[Part]:
         shares = self._need(self._point("head_out", layer), "head_out", layer)[row]
@@ -200,6 +219,19 @@ class ResidualStreamAccessor:
             )
         array: mx.array = found
         return array
+
+
+def added_points(layout: Layout) -> list[tuple[str, int]]:
+    """The (point, layer) that add to a model's residual stream, in order."""
+    found = []
+    for layer in range(layout.n_layers):
+        for point in ADDS:
+            try:
+                layout.site((point, layer))
+            except PointAbsent:
+                continue
+            found.append((point, layer))
+    return found
 
 
 def _first(value: Any) -> Any:

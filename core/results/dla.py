@@ -34,6 +34,7 @@ class DLAResult(AnalysisResult):
         other_layers: What the layers add that were not asked for, all together.
         constant: Biases of the final norm and the output head.
         logit: What the parts sum to: the model's logit, before the cap where it has one.
+        mixers: layer → what a mixer beside or in place of attention (a state space, …) adds.
         capped_logit: The model's logit behind its cap; None without one.
         cap: ``c`` of ``c · tanh(logit / c)``; None without one.
         incorrect_token, incorrect_token_str: The token whose logit is subtracted, or None.
@@ -56,6 +57,7 @@ class DLAResult(AnalysisResult):
     attention_bias: mx.array = field(default_factory=lambda: mx.zeros(0))
     neurons: dict[int, mx.array] = field(default_factory=dict)
     mlp_bias: mx.array = field(default_factory=lambda: mx.zeros(0))
+    mixers: dict[int, float] = field(default_factory=dict)
     capped_logit: float | None = None
     cap: float | None = None
     incorrect_token: int | None = None
@@ -70,7 +72,8 @@ class DLAResult(AnalysisResult):
     def total(self) -> float:
         """The sum of the parts."""
         layers = mx.sum(self.head_contributions) + mx.sum(self.mlp_contributions)
-        return self.embedding + self.other_layers + self.constant + number(layers)
+        rest = self.embedding + self.other_layers + self.constant + sum(self.mixers.values())
+        return rest + number(layers)
 
     @property
     def error(self) -> float:
@@ -81,12 +84,15 @@ class DLAResult(AnalysisResult):
         """Every part by name, in the order of the model; they sum to `total`.
 
         Names are those of circuits: ``embed``, ``a3.h1``, ``a3.bias``, ``m3``; ``a3`` where heads
-        were not asked for; ``others`` for other layers and ``bias`` for the end of the model.
+        were not asked for; ``x3`` for a mixer; ``others`` for other layers and ``bias`` for the
+        end of the model.
         """
         attention: Any = nested(self.head_contributions)
         mlp: Any = nested(self.mlp_contributions)
         parts: list[Part] = [("embed", self.embedding)]
         for row, layer in enumerate(self.layers):
+            if layer in self.mixers:
+                parts.append((f"x{layer}", self.mixers[layer]))
             if layer in self.heads:
                 values: Any = nested(self.heads[layer])
                 parts += [(f"a{layer}.h{head}", value) for head, value in enumerate(values)]

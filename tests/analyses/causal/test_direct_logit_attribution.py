@@ -10,7 +10,9 @@ import pytest
 from mlx.utils import tree_map
 
 from mlxray import InterpretableModel
+from mlxray.adapter import Variant
 from mlxray.analyses.causal.frozen import Functional, through_norm
+from mlxray.analyses.causal.residual_stream import ResidualStreamAccessor
 from mlxray.errors import AnalysisError, InputError, PointAbsent
 from mlxray.testing.planted import PLANTED
 from mlxray.testing.zoo import small_model
@@ -249,8 +251,56 @@ class _Scaled(nn.Module):
 def test_a_stream_with_something_else_in_it():
     root = small_model("llama")
     root.model.layers = [_Scaled(block) for block in root.model.layers]
+    model = InterpretableModel(root, adapter="llama")
     with pytest.raises(AnalysisError, match="not the sum of the embedding"):
-        InterpretableModel(root, adapter="llama").direct_logit_attribution(TOKENS, TARGET)
+        model.direct_logit_attribution(TOKENS, TARGET)
+    told = InterpretableModel(root, adapter=replace(model.adapter, attn_scale=0.5))
+    result = told.direct_logit_attribution(TOKENS, TARGET)
+    assert result.total == pytest.approx(root(mx.array([TOKENS]))[0, -1, TARGET].item(), abs=1e-4)
+
+
+class _Mixed(nn.Module):
+    """A block whose tokens are mixed by a running mean, in place of attention."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.running = _Running()
+        self.mlp, self.use_sliding = block.mlp, False
+        self.input_layernorm = block.input_layernorm
+        self.post_attention_layernorm = block.post_attention_layernorm
+
+    def __call__(self, x, mask=None, cache=None):
+        x = x + self.running(self.input_layernorm(x))
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class _Running(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = mx.array([0.5])
+
+    def __call__(self, x):
+        return self.weight * mx.cumsum(x, axis=1)
+
+
+def test_a_block_that_mixes_tokens_in_another_way():
+    root = small_model("llama")
+    root.model.layers[1] = _Mixed(root.model.layers[1])
+    plain = InterpretableModel(root, adapter="llama").adapter
+    changes = {"attn": None, "mixer": "running"}
+    adapter = replace(plain, variants=(Variant(changes, has="running"),))
+    model = InterpretableModel(root, adapter=adapter)
+    result = model.direct_logit_attribution(TOKENS, TARGET, neurons=True)
+    assert result.total == pytest.approx(root(mx.array([TOKENS]))[0, -1, TARGET].item(), abs=1e-4)
+    assert list(result.mixers) == [1] and 1 not in result.heads and 0 in result.heads
+    assert result.head_contributions[1].item() == 0
+    assert dict(result.components())["x1"] == result.mixers[1] != 0
+    total = sum(value for _, value in result.components())
+    assert total == pytest.approx(result.total, abs=1e-4)
+    with model.trace([TOKENS]) as trace:
+        pass
+    names = [n for n, _ in ResidualStreamAccessor(trace.activations).decompose(heads=True)]
+    assert "x1" in names and "a1.h0" not in names and "m1" in names
 
 
 class _Cubic(nn.Module):
