@@ -17,6 +17,7 @@ from mlxray.tokens import Batch
 from .grid import make_grid
 from .intervals import mean_and_interval
 from .measure import Measure, MetricLike, bind, last_logits
+from .patches import Dictionary
 from .prompts import pair
 from .sources import SOURCES, source_values
 from .sweep import DEFAULT_BUDGET, Sweep
@@ -44,6 +45,8 @@ def activation_patching(
     reference: Sequence[Any] | None = None,
     position: int = -1,
     exact: str = "batched",
+    dictionary: Dictionary | None = None,
+    features: Sequence[int] | None = None,
     budget: int = DEFAULT_BUDGET,
     seed: int = 0,
     clean_text: Any = None,
@@ -68,13 +71,15 @@ def activation_patching(
         positions: Token positions to patch; None for all.
         metric_kwargs: The metric's keywords.
         verbose: Say what the run takes, and show its progress.
-        by: "layer", "position", "head", "neuron" or "head_position": what is patched one at a
-            time in each layer. "auto" is "head" for "attn_head" and "layer" otherwise.
+        by: "layer", "position", "head", "neuron", "feature" or "head_position": what is patched
+            one at a time in each layer. "auto" is "head" for "attn_head" and "layer" otherwise.
         source: What is put in: "clean", or an ablation: "zero", "mean" (over `reference`), or
             "resample" (another prompt of `reference`, of equal length).
         reference: Prompts for "mean" and "resample".
         position: Position whose logits are measured.
         exact: "batched", or "naive" for one full forward pass per place, to check.
+        dictionary, features: With by="feature": an object with `encode` and `decode` (a sparse
+            autoencoder of the component), and which of its features; None for all.
         budget: Bytes that the activations of one pass may take.
         seed: For which prompt is resampled, and for the intervals.
         clean_text, corrupted_text: Other spellings of clean and corrupted.
@@ -91,7 +96,16 @@ def activation_patching(
     if by == "auto":
         by = "head" if component == "attn_head" else "layer"
     grids = [
-        make_grid(model, batches[1], component, by=by, layers=layers, positions=positions)
+        make_grid(
+            model,
+            batches[1],
+            component,
+            by=by,
+            layers=layers,
+            positions=positions,
+            dictionary=dictionary,
+            features=features,
+        )
         for batches in pairs
     ]
     if len({grid.shape for grid in grids}) > 1:
@@ -104,7 +118,7 @@ def activation_patching(
         _check_ends(logits, position)
         measure = bind(metric, logits[0], logits[1], metric_kwargs)
         ends.append(_ends(measure, logits))
-        sweep = Sweep(model, batches[1], positions=[position], budget=budget)
+        sweep = Sweep(model, batches[1], positions=[position], budget=budget, dictionary=dictionary)
         values = source_values(model, sweep, grid, batches[0], source, reference, seed)
         if verbose and len(pairs) == 1:
             tqdm.write(str(sweep.plan(grid.cells)))

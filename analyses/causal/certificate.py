@@ -8,7 +8,8 @@ from mlxray.results.attribution import AttributionResult, Certificate
 from mlxray.tokens import Batch
 
 from .measure import Measure
-from .sweep import Patch, Sweep
+from .patches import Patch
+from .sweep import Sweep
 
 
 def certify(

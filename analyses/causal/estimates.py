@@ -13,7 +13,7 @@ from mlxray.tail import execute_at
 from mlxray.tokens import Batch
 
 from .measure import MetricLike, bind
-from .sweep import axes
+from .patches import axes
 
 Edits = Mapping[str, Callable[..., Any]]
 

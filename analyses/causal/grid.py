@@ -12,10 +12,10 @@ from mlxray.errors import InputError
 from mlxray.points import ALIASES, POINTS
 from mlxray.tokens import Batch
 
-from .sweep import Cell, Patch, axes
+from .patches import Cell, Dictionary, Patch, axes
 
 #: What can be varied beside the layer.
-BY = ("layer", "position", "head", "neuron", "head_position")
+BY = ("layer", "position", "head", "neuron", "feature", "head_position")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ def make_grid(
     by: str = "layer",
     layers: Sequence[int] | None = None,
     positions: Sequence[int] | None = None,
+    dictionary: Dictionary | None = None,
+    features: Sequence[int] | None = None,
 ) -> Grid:
     """The cells of a component.
 
@@ -71,6 +73,7 @@ def make_grid(
         layers: None for all.
         positions: With ``by="position"`` (or heads and positions) the positions to try one at a
             time; otherwise the positions that every cell patches together. None for all.
+        dictionary, features: With ``by="feature"``: whose features, and which; None for all.
 
     Raises:
         InputError: for an unknown `by`, a component without heads or neurons, no positions.
@@ -92,13 +95,18 @@ def make_grid(
         tried = [batch.index(0, p) for p in positions]
         if not tried:
             raise InputError("the list of positions is empty; leave it out for all positions.")
-    if by in ("layer", "head", "neuron"):
+    if (by == "feature") != (dictionary is not None):
+        raise InputError('by="feature" and a dictionary belong together.')
+    if by in ("layer", "head", "neuron", "feature"):
         together = tried
         apart: list[dict[str, int]] = [{}]
         if by == "head":
             apart = [{"head": h} for h in range(shape[head_axis or 0])]
         elif by == "neuron":
             apart = [{"unit": u} for u in range(shape[-1])]
+        elif dictionary is not None:
+            count = dictionary.encode(mx.zeros((1, 1, shape[-1]))).shape[-1]
+            apart = [{"unit": u} for u in (range(count) if features is None else features)]
         cells = [
             tuple(Patch(name, layer, position=p, **place) for p in together)
             for layer in wanted

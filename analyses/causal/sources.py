@@ -12,7 +12,8 @@ from mlxray.errors import InputError
 from mlxray.tokens import Batch
 
 from .grid import Grid
-from .sweep import Sweep, axes
+from .patches import axes
+from .sweep import Sweep
 
 SOURCES = ("clean", "zero", "mean", "resample")
 

@@ -10,8 +10,8 @@ rounding of differently shaped matrix products.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -21,12 +21,12 @@ from mlxray import InterpretableModel
 from mlxray.arrays import nested
 from mlxray.edits import Edit
 from mlxray.errors import AddressError, InputError
-from mlxray.points import POINTS
 from mlxray.run import Run
 from mlxray.sites import first_argument
 from mlxray.tail import execute_at
 from mlxray.tokens import Batch
 
+from .patches import Cell, Dictionary, Patch, Values, putter
 from .reuse import Prefixes, grower, resumable, reusable
 
 #: Memory that a pass may take where the caller sets no budget.
@@ -37,30 +37,6 @@ ENOUGH_TOKENS = 4096
 
 #: Prefixes are reused in multiples of this many positions, so that passes stay large.
 PREFIX_STEP = 4
-
-
-@dataclass(frozen=True)
-class Patch:
-    """One place to patch.
-
-    Attributes:
-        component: A point of the vocabulary, or a module path inside the block.
-        layer: The block.
-        position: Token position, None for all.
-        head: Head of a point with a head axis, None for all.
-        unit: Index on the last axis (a neuron of `mlp_act`), None for all.
-    """
-
-    component: str
-    layer: int
-    position: int | None = None
-    head: int | None = None
-    unit: int | None = None
-
-    @property
-    def address(self) -> str:
-        """The address of the site."""
-        return f"layers.{self.layer}.{self.component}"
 
 
 @dataclass(frozen=True)
@@ -85,60 +61,6 @@ class Plan:
         return f"{self.cells} patched runs in {self.passes} passes, about {size:.0f} MiB at most"
 
 
-Cell = tuple[Patch, ...]
-Values = Mapping[str, mx.array]
-
-
-def axes(component: str) -> tuple[int | None, int]:
-    """(head axis or None, position axis) of a component's activation."""
-    point = POINTS.get(component)
-    if point is None:
-        return None, 1
-    names = point.axes.split()
-    head = next((i for i, name in enumerate(names) if name in ("H", "K")), None)
-    return head, names.index("S")
-
-
-def selection(patches: Sequence[tuple[int, Patch]], shape: tuple[int, ...]) -> mx.array:
-    """Where rows are patched, as a boolean array that broadcasts to the activation.
-
-    Args:
-        patches: Pairs (row, patch), all of one component.
-        shape: Shape of the activation, rows first.
-
-    Raises:
-        InputError: if a position, head or unit does not exist.
-    """
-    import numpy as np
-
-    head_axis, position_axis = axes(patches[0][1].component)
-    wanted = {
-        position_axis: [p.position for _, p in patches],
-        len(shape) - 1: [p.unit for _, p in patches],
-    }
-    if head_axis is not None:
-        wanted[head_axis] = [p.head for _, p in patches]
-    elif any(p.head is not None for _, p in patches):
-        raise InputError(f"{patches[0][1].component!r} has no heads to choose from.")
-    used = {axis for axis, indices in wanted.items() if any(i is not None for i in indices)}
-    mask_shape = [n if axis == 0 or axis in used else 1 for axis, n in enumerate(shape)]
-    mask = np.zeros(mask_shape, dtype=bool)
-    for place, (row, patch) in enumerate(patches):
-        index: list[Any] = [slice(None)] * len(shape)
-        index[0] = row
-        for axis in used:
-            chosen = wanted[axis][place]
-            if chosen is None:
-                continue
-            if not -shape[axis] <= chosen < shape[axis]:
-                raise InputError(
-                    f"{patch.address!r} has no index {chosen} on an axis of {shape[axis]}."
-                )
-            index[axis] = chosen
-        mask[tuple(index)] = True
-    return mx.array(mask)
-
-
 class Sweep:
     """Patched runs of one base prompt.
 
@@ -147,6 +69,7 @@ class Sweep:
         base: One prompt; what a cell does not patch is its run.
         positions: Positions whose logits are wanted.
         budget: Bytes that the activations of one pass may take.
+        dictionary: Units of patches are its features instead of the activation's own.
 
     Raises:
         InputError: if `base` holds several prompts, or a position does not exist.
@@ -159,6 +82,7 @@ class Sweep:
         *,
         positions: Sequence[int] = (-1,),
         budget: int = DEFAULT_BUDGET,
+        dictionary: Dictionary | None = None,
     ) -> None:
         if len(base.lengths) != 1:
             raise InputError("a sweep has one base prompt; run one sweep for each.")
@@ -167,6 +91,7 @@ class Sweep:
         self.ids = base.ids
         self.positions = [base.index(0, p) for p in positions]
         self.budget = budget
+        self.dictionary = dictionary
         self._residuals: dict[int, mx.array] = {}
         self._prefixes: Prefixes | None = None
 
@@ -358,28 +283,14 @@ class Sweep:
         for row, patch in rows:
             sites.setdefault(patch.address, []).append((row, patch))
         return [
-            Edit(address, _putter(patches, values[address], prefix), allow_unchanged=True)
+            Edit(
+                address,
+                putter(patches, values[address], prefix, self.dictionary),
+                allow_unchanged=True,
+            )
             for address, patches in sites.items()
         ]
 
 
 def _joins(cell: Cell) -> int:
     return min(patch.layer for patch in cell)
-
-
-def _putter(
-    patches: Sequence[tuple[int, Patch]], value: mx.array, prefix: int
-) -> Callable[[mx.array], mx.array]:
-    if prefix:
-        _, axis = axes(patches[0][1].component)
-        value = mx.split(value, [prefix], axis=axis)[1]
-        patches = [
-            (row, replace(p, position=None if p.position is None else p.position - prefix))
-            for row, p in patches
-        ]
-
-    def put(activation: mx.array) -> mx.array:
-        where = selection(patches, activation.shape)
-        return mx.where(where, value.astype(activation.dtype), activation)
-
-    return put

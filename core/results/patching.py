@@ -18,6 +18,7 @@ AXES = {
     "position": ("position",),
     "head": ("head",),
     "neuron": ("neuron",),
+    "feature": ("feature",),
     "head_position": ("head", "position"),
 }
 

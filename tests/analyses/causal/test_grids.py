@@ -8,7 +8,8 @@ import pytest
 
 from mlxray.analyses import activation_patching
 from mlxray.analyses.causal.intervals import mean_and_interval
-from mlxray.analyses.causal.sweep import Patch, Sweep
+from mlxray.analyses.causal.patches import Patch
+from mlxray.analyses.causal.sweep import Sweep
 from mlxray.errors import InputError
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
@@ -147,3 +148,49 @@ def test_peak_memory_stays_within_the_budget():
         rows.append(sweep.rows_per_pass())
         assert sweep.plan(cells).peak_bytes <= budget
     assert 1 < rows[0] < rows[1]
+
+
+class Rotated:
+    """A dictionary of twice as many directions as the stream has, with an error left over."""
+
+    def __init__(self, width):
+        mx.random.seed(7)
+        self.directions = mx.random.normal((width, 2 * width)) / width**0.5
+
+    def encode(self, x):
+        return mx.maximum(x @ self.directions, 0)
+
+    def decode(self, f):
+        return f @ self.directions.T
+
+
+@pytest.mark.parametrize("exact", ["batched", "naive"])
+def test_features_of_a_dictionary_one_at_a_time(exact):
+    model = small_llama()
+    dictionary = Rotated(32)
+    features = [0, 9, 40]
+    result = activation_patching(
+        model,
+        CLEAN,
+        CORRUPTED,
+        "mlp_out",
+        by="feature",
+        layers=[1, 2],
+        dictionary=dictionary,
+        features=features,
+        exact=exact,
+    )
+    assert result.effect_matrix.shape == (2, 3)
+    for row, layer in enumerate([1, 2]):
+        clean = dictionary.encode(model.watch(CLEAN, "mlp_out", [layer])[layer])
+        for column, feature in enumerate(features):
+
+            def put(x, feature=feature, clean=clean):
+                change = clean[..., feature] - dictionary.encode(x)[..., feature]
+                return x + change[..., None] * dictionary.directions[:, feature]
+
+            logits = model.run_with_hooks(CORRUPTED, [(("mlp_out", layer), put)])
+            effect = result.effect_matrix[row, column].item()
+            assert effect == pytest.approx(recovered(model, logits), abs=2e-5)
+    with pytest.raises(InputError, match="belong together"):
+        activation_patching(model, CLEAN, CORRUPTED, by="feature")

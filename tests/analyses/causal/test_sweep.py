@@ -5,7 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
-from mlxray.analyses.causal.sweep import Patch, Sweep, selection
+from mlxray.analyses.causal.patches import Patch, selection
+from mlxray.analyses.causal.sweep import Sweep
 from mlxray.errors import InputError
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
