@@ -76,7 +76,7 @@ def typeface(labels: Iterable[str], font_family: str | None = None) -> Typeface:
                 f"{nearest(font_family, installed)}",
                 stacklevel=2,
             )
-    found = _cover(tuple(families), frozenset("".join(labels)))
+    found = _cover(tuple(families), frozenset("".join(labels)) - {"\n"})
     if found.missing:
         some = " ".join(sorted(found.missing)[:8])
         warnings.warn(

@@ -22,6 +22,7 @@ def framed(
 ) -> Any:
     """Give `figure` its title, a note under it (both plain text) and its size in inches."""
     height = round(size[1] * PIXELS)
+    family = f"{font_family}, {FONTS}" if font_family else FONTS
     figure.update_layout(
         title={
             "text": plotly_text(title),
@@ -36,7 +37,8 @@ def framed(
         width=round(size[0] * PIXELS),
         height=height,
         template="plotly_white",
-        font={"family": f"{font_family}, {FONTS}" if font_family else FONTS, "size": font_size},
+        font={"family": family, "size": font_size},
+        hoverlabel={"align": "left", "font": {"family": family}},
         margin={"l": 60, "r": 30, "t": 105 if note else 85, "b": 50},
     )
     figure.update_xaxes(automargin=True)

@@ -48,9 +48,6 @@ def _page(result: AnalysisResult, backend: str | None = None, **options: Any) ->
     if isinstance(figure, str):
         # HTML for a notebook's cell may know the whole page that it makes.
         return figure.page() if hasattr(figure, "page") else figure
-    # No TeX: vocabularies are full of dollars.
-    page: str = figure.to_html(
-        include_plotlyjs=True, config={"typesetMath": False, "displaylogo": False}
-    )
+    page: str = figure.to_html(include_plotlyjs=True, config={"displaylogo": False})
     title = escape(f"{result.result_type.replace('_', ' ')} · mlxray")
     return page.replace("</head>", f"<title>{title}</title></head>", 1)

@@ -28,6 +28,11 @@ def test_every_character_is_drawn_or_told_missing():
     assert NOWHERE in face.missing and "a" not in face.missing
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_title_may_have_two_lines():
+    assert typeface(["one\ntwo"]).text("one\ntwo") == "one\ntwo"
+
+
 def test_what_is_missing_becomes_a_box():
     face = fonts.Typeface(("sans-serif",), frozenset("好\ufe0f"))
     assert face.text("你好\ufe0f") == "你□"

@@ -2,7 +2,7 @@ import html
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlxray.visualizers import token_label
@@ -80,6 +80,7 @@ def test_text_keeps_inner_spaces():
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+@example("$x$ <b>&lt;</b> &#36;")
 def test_plotly_reads_back_what_was_meant(text):
     """Plotly decodes entities and reads tags and TeX: none is left, and decoding gives the text."""
     escaped = plotly_text(text)

@@ -66,6 +66,11 @@ def test_the_last_tokens_are_kept(lens):
     mesh = axes.collections[0].get_array().reshape(3, 6)
     np.testing.assert_allclose(mesh, np.array(top(result, "probability"))[:, 14:])
     assert "14–19 of 0–19" in axes.get_xlabel()
+    heat = result.plot(backend="plotly", max_display_tokens=6).data[0]
+    np.testing.assert_allclose(np.array(heat.z, dtype=float), mesh)
+    _, logit, text = result.predictions[2][16][0]
+    assert heat.hovertext[1][2].startswith("layer 2, after position 16: <b>t16</b><br>1. " + text)
+    assert f"logit {logit:.2f}" in heat.hovertext[1][2].split("<br>")[1]
     assert len(result.plot().axes[0].get_xticklabels()) == 15
 
 
