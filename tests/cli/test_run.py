@@ -246,7 +246,22 @@ def test_table_of_foreign_values(mlxray, provide):
     assert "70 more rows" in text
     assert text.rstrip().endswith("table: 120 rows of [b]n[/b], token, share, size")
     assert " 119 " in mlxray("run", "table", "--rows", "0").out
-    assert "117 more rows" in mlxray("run", "table", "--rows", "3").out
+    text = mlxray("run", "table", "--rows", "3").out
+    assert "117 more rows" in text
+    assert text.count("\\x1b[31m[red]x") == 3
+
+
+def test_what_an_analysis_prints_goes_to_stderr(mlxray, provide):
+    @analysis
+    def talks(model) -> TableResult:
+        """Prints its progress."""
+        print("step 1")
+        return TableResult({"x": [1]})
+
+    provide(talks)
+    outcome = mlxray("run", "talks", "--json")
+    assert outcome.json()["data"]["columns"] == {"x": [1]}
+    assert outcome.err == "step 1\n"
 
 
 def test_json_is_safe_in_a_terminal_and_the_same_to_a_parser(mlxray, provide):
