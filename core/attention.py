@@ -105,7 +105,8 @@ class Frame:
         self._keep = keep
         self._around = around
         self._values: dict[str, mx.array] = {}
-        self._lazy: dict[str, Callable[[], mx.array]] = {}
+        # Functions of the frame: one that held it would keep its arrays alive in a cycle.
+        self._lazy: dict[str, Callable[[Frame], mx.array]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._values or name in self._lazy
@@ -113,7 +114,7 @@ class Frame:
     def read(self, name: str) -> mx.array:
         """The value of an attention point as the model used it, built on first use."""
         if name not in self._values:
-            self._values[name] = self._lazy[name]()
+            self._values[name] = self._lazy[name](self)
         return self._values[name]
 
     def _pass(self, name: str, value: mx.array) -> mx.array:
@@ -154,8 +155,8 @@ class Frame:
 
             z = attend(q, k, v) if self._around is None else self._around(attend, q, k, v)
             if self._keep & {"scores", "pattern"}:
-                self._lazy["scores"] = scores
-                self._lazy["pattern"] = lambda: explicit_pattern(self.read("scores"), sinks)
+                self._lazy["scores"] = lambda _: scores()
+                self._lazy["pattern"] = lambda frame: explicit_pattern(frame.read("scores"), sinks)
         return self._pass("z", z)
 
     def softmax(self, original: Original, scores: mx.array, *args: Any, **kwargs: Any) -> mx.array:
@@ -175,14 +176,14 @@ class Frame:
             scores = edited.reshape(grouped).astype(dtype)
         elif self._keep & {"scores", "pattern"}:
             unedited = held(scores)
-            self._lazy["scores"] = lambda: by_head(unedited)
+            self._lazy["scores"] = lambda _: by_head(unedited)
         pattern = original(scores, *args, **kwargs)
         if "pattern" in self._edits:
             edited = self._pass("pattern", by_head(pattern))
             pattern = edited.reshape(grouped).astype(dtype)
         elif self._keep & {"scores", "pattern"}:
             final = held(pattern)
-            self._lazy["pattern"] = lambda: by_head(final)
+            self._lazy["pattern"] = lambda _: by_head(final)
         return pattern
 
 
