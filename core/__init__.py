@@ -10,13 +10,6 @@ from . import blas as _blas
 # Before mlx.core is first imported, or it would keep the slow BLAS that it carries on Linux.
 _blas.preload()
 
-try:
-    import mlx.core as _mx  # noqa: F401
-except ImportError as _error:
-    if (_message := _blas.missing_backend_message(_error)) is None:
-        raise
-    raise ImportError(_message) from _error
-
 if TYPE_CHECKING:
     from . import interventions as interventions
     from .adapter import Adapter as Adapter
@@ -84,12 +77,17 @@ __all__ = ["__version__", "interventions", *sorted(_HOMES)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    elif name == "interventions":
-        value = import_module(".interventions", __name__)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        if name in _HOMES:
+            value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        elif name == "interventions":
+            value = import_module(".interventions", __name__)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ImportError as error:
+        if (message := _blas.missing_backend_message(error)) is None:
+            raise
+        raise ImportError(message) from None
     globals()[name] = value
     return value
 

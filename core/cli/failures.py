@@ -13,6 +13,7 @@ from typing import Any, cast
 import typer
 from typer.core import TyperGroup
 
+from ..blas import missing_backend_message
 from ..display import show_lines, show_text
 from ..errors import (
     AdapterError,
@@ -104,6 +105,8 @@ def message(error: BaseException) -> str:
         return "text needs a tokenizer, and the model has none: add tokenizer.json to its folder."
     if isinstance(error, BAD_INPUT):
         return one_line(str(error))
+    if isinstance(error, ImportError) and (mend := missing_backend_message(error)):
+        return one_line(mend)
     text = one_line(str(error))
     kind = type(error).__name__
     return f"{kind}: {text} (--debug shows where)" if text else f"{kind} (--debug shows where)"
