@@ -116,7 +116,7 @@ def activation_patching(
     ):
         logits = [last_logits(model, batch, position) for batch in batches]
         _check_ends(logits, position)
-        measure = bind(metric, logits[0], logits[1], metric_kwargs)
+        measure = bind(model, metric, logits[0], logits[1], metric_kwargs)
         ends.append(_ends(measure, logits))
         sweep = Sweep(model, batches[1], positions=[position], budget=budget, dictionary=dictionary)
         values = source_values(model, sweep, grid, batches[0], source, reference, seed)

@@ -192,7 +192,7 @@ class CausalTrace(AnalysisResult):
             self._plain(name, batch)[0, at]
             for name, batch in (("clean", self._clean), ("corrupted", self._corrupted))
         )
-        measure = bind(metric, clean, corrupted, options)
+        measure = bind(self._model, metric, clean, corrupted, options)
         value = number(measure.rows(self.patched_logits()[:, at])[0])
         self.metrics.append(Measured(measure.name, value, tuple(self.patches)))
         return value

@@ -103,7 +103,7 @@ def bench(
     first, second = pair(model, clean, corrupted)
     graph = graph_of(model.layout)
     logits = last_logits(model, first, position), last_logits(model, second, position)
-    measure = bind(metric, *logits, metric_kwargs)
+    measure = bind(model, metric, *logits, metric_kwargs)
     values = measure.rows(mx.stack([*logits]))
     clean_value, corrupted_value = number(values[0]), number(values[1])
     if clean_value == corrupted_value:

@@ -102,7 +102,7 @@ def edge_attribution_patching(
     first, second = pair(model, clean, corrupted)
     graph = graph_of(model.layout)
     logits = last_logits(model, first, position), last_logits(model, second, position)
-    measure = bind(metric, *logits, metric_kwargs)
+    measure = bind(model, metric, *logits, metric_kwargs)
     values = measure.rows(mx.stack([*logits]))
     senders = sent(model.layout, graph, first.ids)
     others = sent(model.layout, graph, second.ids)

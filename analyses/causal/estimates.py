@@ -54,7 +54,7 @@ class Estimates:
         kept = run.values()
         run.forget()
         run.settle(logits, *kept.values())
-        self.measure = bind(metric, logits[0], logits[1], metric_kwargs)
+        self.measure = bind(model, metric, logits[0], logits[1], metric_kwargs)
         self._ways = {a: (kept[a][:1], kept[a][1:]) for a in every}
 
     def scalar(self, logits: mx.array) -> mx.array:

@@ -14,6 +14,7 @@ from mlxray.errors import InputError
 from mlxray.tokens import Batch
 
 from ..metrics.lookup import get_metric
+from .targets import token_id
 
 MetricLike = str | Metric | Callable[..., Any]
 
@@ -76,6 +77,7 @@ class Measure:
 
 
 def bind(
+    model: InterpretableModel,
     metric: MetricLike,
     clean: mx.array,
     corrupted: mx.array,
@@ -83,8 +85,11 @@ def bind(
 ) -> Measure:
     """Bind a metric to the logits (V,) of a clean and a corrupted run, and try it once.
 
+    Keywords that end in ``_token`` may be text, such as ``" Paris"``.
+
     Raises:
-        InputError: if it refuses its keywords or gives no finite number.
+        InputError: if it refuses its keywords or gives no finite number, or a token given as
+            text is several tokens.
         PluginError: if there is no metric of that name.
     """
     found = get_metric(metric)
@@ -92,7 +97,11 @@ def bind(
     name = str(getattr(found, "name", getattr(found, "__name__", repr(found))))
     by_row = "per_example" in inspect.signature(fn).parameters
     shaped = clean.reshape(1, 1, -1), corrupted.reshape(1, 1, -1)
-    measure = Measure(name, fn, *shaped, dict(options or {}), by_row)
+    given = {
+        key: token_id(model, value) if key.endswith("_token") and isinstance(value, str) else value
+        for key, value in (options or {}).items()
+    }
+    measure = Measure(name, fn, *shaped, given, by_row)
     try:
         measure.rows(mx.stack([clean.reshape(-1), corrupted.reshape(-1)]))
     except TypeError as error:

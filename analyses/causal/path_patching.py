@@ -59,7 +59,7 @@ def path_patching(
     _check_order(graph, senders, receivers)
     first, second = pair(model, clean, corrupted)
     logits = last_logits(model, first, position), last_logits(model, second, position)
-    measure = bind(metric, *logits, metric_kwargs)
+    measure = bind(model, metric, *logits, metric_kwargs)
     patched = path_logits(model.layout, graph, first.ids, second.ids, senders, receivers)
     effect = number(measure.rows(patched[:, second.index(0, position)])[0])
     frozen = len(graph.senders) - len(senders)

@@ -86,6 +86,8 @@ def picked(rows: mx.array, index: mx.array) -> mx.array:
 
 
 def _integers(given: int | Sequence[int]) -> list[int]:
+    if isinstance(given, str):
+        raise InputError(f"a token or a position is a number here, not text: {given!r}.")
     if isinstance(given, int) or getattr(given, "ndim", 1) == 0:
         return [int(given)]  # type: ignore[arg-type]
     return [int(each) for each in given]

@@ -194,3 +194,23 @@ def test_features_of_a_dictionary_one_at_a_time(exact):
             assert effect == pytest.approx(recovered(model, logits), abs=2e-5)
     with pytest.raises(InputError, match="belong together"):
         activation_patching(model, CLEAN, CORRUPTED, by="feature")
+
+
+def test_tokens_of_a_metric_may_be_text():
+    from mlxray import InterpretableModel
+
+    model = InterpretableModel("pocket")
+    prompts = "The capital of France is", "The capital of Italy is"
+
+    def patch(right, wrong):
+        tokens = {"correct_token": right, "incorrect_token": wrong}
+        return activation_patching(
+            model, *prompts, "resid_post", metric="logit_diff", metric_kwargs=tokens
+        )
+
+    ids = [model.tokens.continuation(text) for text in (" Paris", " Rome")]
+    assert patch(" Paris", " Rome").effect_matrix.tolist() == pytest.approx(
+        patch(ids[0][0], ids[1][0]).effect_matrix.tolist()
+    )
+    with pytest.raises(InputError, match="tokens here"):
+        patch(" Constantinople", " Rome")
