@@ -11,7 +11,7 @@ import mlx.nn as nn
 from .adapter import Adapter, Scale
 from .errors import AdapterError, AddressError, PointAbsent, nearest
 from .places import place
-from .points import ALIASES, POINTS, Address, AddressLike, parse
+from .points import ALIASES, POINTS, Address, AddressLike, before_layers, parse
 from .sites import AttentionSite, HeadOutSite, ModuleSite, ResidMidSite, Site
 
 
@@ -209,9 +209,13 @@ class Layout:
 
     def _find(self, address: AddressLike) -> Site:
         parsed = parse(address)
+        if isinstance(address, str) and self._elsewhere(address):
+            raise self._unknown(address, parsed)
         edge, call = parsed.edge or "output", parsed.call
         path = self._module_path(address, parsed)
         if path is not None:
+            if isinstance(address, str) and path == address.split("#")[0]:
+                edge = "output"  # also where the module itself is called "input"
             key = self.short(path)
             shown = f"{key}.input" if edge == "input" else (key or "logits")
             shown += f"#{call}" if call is not None else ""
@@ -237,12 +241,21 @@ class Layout:
             self.block(parsed.layer or 0)
             raise PointAbsent(str(address), str(error)) from None
 
+    def _elsewhere(self, address: str) -> bool:
+        """Whether the path leads to layers of something else than this list of blocks."""
+        own = {"model", "transformer", *self.adapter.layers.replace(",", ".").split(".")}
+        return not own.issuperset(before_layers(address)) and self._exact(address) is None
+
+    def _exact(self, address: str) -> str | None:
+        bare = address.split("#")[0]
+        for spelling in (bare, bare.removesuffix(".output").removesuffix(".input")):
+            if spelling in self.modules and spelling:
+                return spelling
+        return None
+
     def _module_path(self, address: AddressLike, parsed: Address) -> str | None:
-        if isinstance(address, str):
-            bare = address.split("#")[0]
-            for spelling in (bare, bare.removesuffix(".output").removesuffix(".input")):
-                if spelling in self.modules and spelling:
-                    return spelling
+        if isinstance(address, str) and (exact := self._exact(address)) is not None:
+            return exact
         if parsed.layer is not None:
             parts = [self.block(parsed.layer), parsed.name]
             path = ".".join(filter(None, parts))
@@ -254,6 +267,8 @@ class Layout:
 
     def short(self, path: str) -> str:
         """A module path as people write it: ``layers.3.self_attn``."""
+        if path.endswith((".input", ".output")):  # would mean an edge of the module above
+            return path
         for layer, block in enumerate(self._blocks):
             if path == block or path.startswith(block + "."):
                 return f"layers.{layer}{path[len(block) :]}"

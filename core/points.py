@@ -70,8 +70,8 @@ ALIASES = {
 
 AddressLike = str | tuple[str, int]
 
-_CALL = re.compile(r"#(\d+)$")
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)(?=\.|$)")
+_CALL = re.compile(r"#(\d{1,9})$")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,9})(?=\.|$)")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,12 @@ class Address:
     layer: int | None = None
     edge: str | None = None
     call: int | None = None
+
+
+def before_layers(key: str) -> list[str]:
+    """The parts of a path that stand before ``layers.N``; none if there is no layer in it."""
+    match = _LAYER.search(key)
+    return [part for part in key[: match.start()].split(".") if part] if match else []
 
 
 def normalize_layer_key(key: str) -> str:
@@ -127,6 +133,7 @@ def parse(address: AddressLike) -> Address:
         if address == candidate or address.endswith("." + candidate):
             edge = candidate
             address = address[: -len(candidate)].removesuffix(".")
+            break
     short = normalize_layer_key(address)
     if match := _LAYER.match(short):
         return Address(short[match.end() :].removeprefix("."), int(match.group(1)), edge, call)
