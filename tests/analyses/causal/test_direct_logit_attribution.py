@@ -21,6 +21,11 @@ TOKENS = [1, 2, 3, 4, 5]
 TARGET, OTHER = 7, 9
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    mx.random.seed(0)
+
+
 def wrapped(name):
     return InterpretableModel(small_model(name))
 

@@ -16,6 +16,7 @@ FAMILIES = ["llama", "gpt2", "gemma2"]
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request):
+    mx.random.seed(0)
     return InterpretableModel(small_model(request.param))
 
 
