@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import mlx.core as mx
 
+from mlxray.arrays import number
 from mlxray.edits import Call
 from mlxray.layout import Layout
 from mlxray.points import POINTS
@@ -128,5 +129,9 @@ def _try_joining(layout: Layout) -> bool:
     except (ValueError, RuntimeError):
         # Shapes that do not fit are this model's way to say that rows cannot join.
         return False
-    rows = mx.broadcast_to(expected, found.shape) if found.ndim == 3 else expected
-    return bool(mx.allclose(found, rows, rtol=1e-3, atol=1e-4, equal_nan=True).item())
+    if found.ndim != expected.ndim or found.shape[1:] != expected.shape[1:]:
+        return False
+    # Rows that went wrong differ by the size of the logits; what is forgiven is the rounding of
+    # half precision, and of matrix products that a GPU makes with shorter mantissas.
+    error = mx.max(mx.abs(found - expected))
+    return number(error) <= 0.02 * number(mx.max(mx.abs(expected)))

@@ -125,3 +125,32 @@ def test_prompts_of_other_length_are_refused():
         sweep.sources(model.tokens.batch(CLEAN[:-1]), ["layers.0.mlp_out"])
     with pytest.raises(InputError, match="at least one patch"):
         list(sweep.logits([()], {}))
+
+
+def test_models_whose_rows_cannot_join_are_run_one_by_one(monkeypatch):
+    """A block that reads what the block before it computed beside the stream."""
+    from mlxray.analyses.causal import reuse
+
+    model = small_llama()
+    assert reuse.resumable(model.layout)
+    block = type(model.model.model.layers[0])
+    plain = block.__call__
+    seen = []
+
+    def leaking(self, x, mask=None, cache=None):
+        beside = seen[-1] if seen and seen[-1].shape[1] == x.shape[1] else mx.zeros_like(x)
+        out = plain(self, x, mask, cache)
+        seen.append(out * 2)
+        return out + beside[:1].mean() + (beside.shape[0] - 1) * 3
+
+    monkeypatch.setattr(block, "__call__", leaking)
+    from mlxray.layout import Layout
+
+    layout = Layout(model.model, model.adapter)
+    assert not reuse.resumable(layout)
+    monkeypatch.setattr(block, "__call__", plain)
+    monkeypatch.setitem(reuse._resumable, model.layout, False)
+    logits, _ = swept(model, [(Patch("mlp_out", 1),)], ["mlp_out"])
+    monkeypatch.setitem(reuse._resumable, model.layout, True)
+    fast, _ = swept(model, [(Patch("mlp_out", 1),)], ["mlp_out"])
+    assert mx.allclose(logits[0], fast[0], atol=1e-5)
