@@ -16,6 +16,7 @@ from .cache import ActivationCache
 from .choose import choose_adapter
 from .edits import Edit
 from .errors import InputError, PluginError
+from .generation import generate, generate_batch, stream_generate
 from .layout import Layout, PointStatus
 from .loading import evaluate_parameters, load
 from .points import AddressLike
@@ -221,6 +222,12 @@ class InterpretableModel:
     def _edits(self, pairs: Iterable[Hook], allow_unchanged: bool) -> list[Edit]:
         site = self.layout.site
         return [Edit(site(a).key, fn, allow_unchanged=allow_unchanged) for a, fn in pairs]
+
+    # Text; `model` in these functions is this object
+
+    generate = generate
+    stream_generate = stream_generate
+    generate_batch = generate_batch
 
     # Tokens
 

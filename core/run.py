@@ -1,7 +1,7 @@
 """A run: one forward pass of the model's own code, with what to watch, edit and skip in it.
 
-A `Run` is planned (sites add what they need to the handlers of modules), executed once, and
-then read. It holds what was asked for and nothing else.
+A `Run` is planned (sites add what they need to the handlers of modules), executed, and then
+read; `Run.restart` makes it ready for another pass. It holds what was asked for and nothing else.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Handler:
 
 
 class Run:
-    """Plan, execute once, read.
+    """Plan, execute, read.
 
     Args:
         layout: The model and its adapter.
@@ -134,6 +134,14 @@ class Run:
     def read(self, address: AddressLike) -> Any:
         """The value kept at `address`: after the edits there, as the model went on with it."""
         return held(self.layout.site(address).read(self))
+
+    def restart(self) -> None:
+        """Let go of what the last pass kept, and be ready for another with the same plan."""
+        for handler in self.handlers.values():
+            handler.count = 0
+            # In place: sites hold on to some of these.
+            for kept in (handler.calls, handler.outputs, handler.shares, handler.frames):
+                kept.clear()
 
     def forget(self) -> None:
         """Let go of everything kept, so that evaluating the results holds nothing else."""

@@ -6,6 +6,7 @@ from .base import AnalysisResult, TableResult, plain
 from .circuit import CircuitResult, EdgeScoresResult
 from .curve import CircuitCurveResult
 from .dla import DLAResult
+from .generation import GenerationResult
 from .heads import DetectedHeadsResult, HeadScore, HeadScoresResult, HeadTypesResult
 from .lens import LensResult
 from .patching import PatchingResult
@@ -23,6 +24,7 @@ __all__ = [
     "DLAResult",
     "DetectedHeadsResult",
     "EdgeScoresResult",
+    "GenerationResult",
     "HeadScore",
     "HeadScoresResult",
     "HeadTypesResult",

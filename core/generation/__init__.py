@@ -1,0 +1,23 @@
+"""Text from a model, token by token, with edits and watched points at every step."""
+
+from ..results.generation import GenerationResult
+from .generate import Interventions, generate, generate_batch, stream_generate
+from .prompts import Message, Prompt, chat_ids, context_length
+from .stream import Generation, GenerationStep
+from .where import LimitedEdit, Where
+
+__all__ = [
+    "Generation",
+    "GenerationResult",
+    "GenerationStep",
+    "Interventions",
+    "LimitedEdit",
+    "Message",
+    "Prompt",
+    "Where",
+    "chat_ids",
+    "context_length",
+    "generate",
+    "generate_batch",
+    "stream_generate",
+]

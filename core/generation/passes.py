@@ -1,0 +1,189 @@
+"""The forward passes of a generation: the prompt, then a token at a time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from ..arrays import arrays_of
+from ..errors import InputError
+from ..instrument import own_class
+from ..points import AddressLike, parse
+from ..run import Run
+from .edits import PlacedEdit, Span, Tally, tokens_axis
+
+if TYPE_CHECKING:
+    from ..model import InterpretableModel
+
+#: Most tokens of a prompt in one pass, as in mlx-lm.
+PIECE = 2048
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a step's pass gave; lazy.
+
+    Attributes:
+        logits: (1, V) at the last token.
+        activations: What is watched, at the tokens that are new in this step.
+        tallies: What each edit did up to here.
+    """
+
+    logits: mx.array
+    activations: dict[str, Any]
+    tallies: tuple[Tally, ...]
+
+    def arrays(self) -> list[mx.array]:
+        """Everything but the logits."""
+        counted = [a for t in self.tallies if t.fired for a in (t.changed, t.largest)]
+        return arrays_of(list(self.activations.values())) + counted
+
+
+class Passes:
+    """Runs a prompt and what follows it, with edits and watched points in every pass.
+
+    Args:
+        model: The model.
+        ids: The prompt.
+        interventions: Pairs (address, function or `LimitedEdit`).
+        watch: Addresses to keep.
+        cache: mlx-lm's caches to continue from; they are changed. None makes new ones.
+        use_cache: False runs all tokens again at every step.
+        allow_unchanged: Accept edits that change no number.
+
+    Raises:
+        InputError: if the model takes no cache.
+    """
+
+    def __init__(
+        self,
+        model: InterpretableModel,
+        ids: Sequence[int],
+        *,
+        interventions: Iterable[tuple[AddressLike, Callable[..., Any]]],
+        watch: Sequence[AddressLike],
+        cache: list[Any] | None,
+        use_cache: bool,
+        allow_unchanged: bool,
+    ) -> None:
+        self.cache = _cache(model, cache, use_cache)
+        before = cached_tokens(self.cache)
+        self.span = Span(before + len(ids), before, before)
+        site = model.layout.site
+        self.edits = [
+            PlacedEdit(site(a).key, fn, self.span, allow_unchanged=allow_unchanged)
+            for a, fn in interventions
+        ]
+        self._run = Run(model.layout, edits=self.edits, watch=watch)
+        self._ids = mx.array(list(ids))
+        self._seen: mx.array | None = None
+
+    def prompt(self) -> Pass:
+        """The prompt's pass. All but its last token is evaluated, in pieces, when it returns."""
+        parts = []
+        last = 0 if self.cache is None else self._ids.size - 1
+        for start in range(0, last, PIECE):
+            part = self._pass(self._ids[start : min(start + PIECE, last)])
+            mx.eval([c.state for c in self.cache or ()], part.arrays())
+            parts.append(part)
+            mx.clear_cache()
+        final = self._pass(self._ids[last:])
+        if not parts or not final.activations:
+            return final
+        values = {
+            key: _joined(key, [p.activations[key] for p in parts], value)
+            for key, value in final.activations.items()
+        }
+        return Pass(final.logits, values, final.tallies)
+
+    def token(self, token: mx.array) -> Pass:
+        """The pass of one more token, (1,)."""
+        return self._pass(token)
+
+    def _pass(self, tokens: mx.array) -> Pass:
+        new = tokens.size
+        if self.cache is None:
+            seen = self._seen
+            tokens = tokens if seen is None else mx.concatenate([seen, tokens.astype(seen.dtype)])
+            self._seen = tokens
+            self.span.start, self.span.end = 0, tokens.size
+        else:
+            self.span.start, self.span.end = self.span.end, self.span.end + new
+        self._run.restart()
+        logits = self._run.execute(tokens[None], cache=self.cache)
+        kept = self._run.values()
+        if self.cache is None:
+            kept = {key: _last(key, value, new) for key, value in kept.items()}
+        return Pass(logits[:, -1, :], kept, tuple(edit.tally() for edit in self.edits))
+
+
+def cached_tokens(cache: Iterable[Any] | None) -> int:
+    """How many tokens caches hold."""
+    offsets = (getattr(c, "offset", 0) for c in cache or ())
+    return max((o for o in offsets if isinstance(o, int)), default=0)
+
+
+def _cache(model: InterpretableModel, cache: list[Any] | None, use_cache: bool) -> Any:
+    if not use_cache:
+        if cache is not None:
+            raise InputError("use_cache=False runs every token again; it takes no prompt_cache.")
+        return None
+    root = model.model
+    parameters = inspect.signature(own_class(root).__call__).parameters
+    makes = hasattr(root, "make_cache") or hasattr(root, "layers")
+    if "cache" not in parameters or not (makes or cache is not None):
+        raise InputError(
+            f"{type(root).__name__} does not take mlx-lm's cache. Pass use_cache=False: every "
+            "step then runs all tokens again."
+        )
+    if cache is not None:
+        return cache
+    from mlx_lm.models.cache import make_prompt_cache
+
+    return make_prompt_cache(root)
+
+
+def _last(key: str, value: Any, new: int) -> Any:
+    """The last `new` tokens of a value; all keys and values, as a cache gives them."""
+    if not isinstance(value, mx.array) or parse(key).name in ("k", "v"):
+        return value
+    axis = tokens_axis(key)
+    if value.ndim <= axis or value.shape[axis] < new:
+        return value
+    start = value.shape[axis] - new
+    return value[(slice(None),) * axis + (slice(start, None),)]
+
+
+def _joined(key: str, parts: list[Any], final: Any) -> Any:
+    """The pieces of the prompt as one value.
+
+    Raises:
+        InputError: if they do not fit together.
+    """
+    name, axis = parse(key).name, tokens_axis(key)
+    values = [*parts, final]
+    if name in ("k", "v") and final.shape[axis] > 1:
+        return final  # the cache's, of all positions
+    if name in ("scores", "pattern"):
+        lengths = [v.shape[-1] for v in values]
+        rows = [v.shape[axis] for v in values]
+        if lengths[-1] != sum(rows):
+            raise InputError(
+                f"{key!r} cannot be watched here: the layer sees a window of {lengths[-1]} "
+                f"positions, shorter than the prompt of {sum(rows)}. Watch it in a single run."
+            )
+        masked = 0.0 if name == "pattern" else -mx.inf
+        values = [
+            mx.pad(v, [(0, 0)] * 3 + [(0, lengths[-1] - n)], constant_values=masked)
+            for v, n in zip(values, lengths, strict=True)
+        ]
+    if not all(isinstance(v, mx.array) and v.ndim > axis for v in values):
+        raise InputError(
+            f"{key!r} cannot be watched in a generation: it is {type(final).__name__}, not one "
+            "array with tokens on its second axis. Watch a point."
+        )
+    return mx.concatenate(values, axis=axis)

@@ -1,0 +1,117 @@
+"""From a prompt of any kind, a chat included, to token ids that the model has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from ..errors import InputError, TokenizerMissing
+
+if TYPE_CHECKING:
+    from ..model import InterpretableModel
+
+#: One entry of a chat: ``{"role": "user", "content": "Hello"}``.
+Message = Mapping[str, Any]
+Prompt = str | Sequence[int] | mx.array | Sequence[Message]
+
+
+def prompt_ids(model: InterpretableModel, prompt: Prompt) -> list[int]:
+    """Token ids of one prompt.
+
+    Args:
+        model: The model.
+        prompt: Text, ids, an array (S,) or (1, S), or a chat: a list of messages.
+
+    Raises:
+        InputError: if it is empty, holds several prompts, is longer than the model's context, or
+            is a chat that the template refuses.
+        TokenizerMissing: for text without a tokenizer.
+    """
+    rows = [chat_ids(model, prompt)] if is_chat(prompt) else model.tokens.batch(prompt).rows()
+    if len(rows) > 1:
+        raise InputError(f"generate() takes one prompt; got {len(rows)}. Use generate_batch().")
+    (ids,) = rows
+    limit = context_length(model)
+    if limit is not None and len(ids) > limit:
+        raise InputError(
+            f"the prompt has {len(ids)} tokens; this model's context is {limit}. Shorten it."
+        )
+    return ids
+
+
+def is_chat(prompt: Any) -> bool:
+    """Whether a prompt is a list of messages."""
+    return (
+        isinstance(prompt, (list, tuple))
+        and bool(prompt)
+        and any(isinstance(message, Mapping) for message in prompt)
+    )
+
+
+def chat_ids(
+    model: InterpretableModel, messages: Any, *, add_generation_prompt: bool = True
+) -> list[int]:
+    """Token ids of a chat as the tokenizer's own template renders it, and of nothing else.
+
+    Args:
+        model: The model.
+        messages: ``{"role": …, "content": …}``, in order.
+        add_generation_prompt: End where the assistant's answer begins.
+
+    Raises:
+        InputError: if there is no template, a message is not whole, or the template refuses it.
+        TokenizerMissing: without a tokenizer.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise TokenizerMissing
+    for index, message in enumerate(messages):
+        _check(index, message)
+    template = getattr(tokenizer, "apply_chat_template", None)
+    if template is None or not _has_template(tokenizer):
+        raise InputError("this tokenizer has no chat template: give the prompt as text.")
+    try:
+        text = template(
+            [dict(m) for m in messages],
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+    except Exception as error:
+        roles = ", ".join(str(m["role"]) for m in messages)
+        raise InputError(f"the chat template refuses these roles ({roles}): {error}") from error
+    if not text:
+        raise InputError("the chat template made an empty prompt of these messages.")
+    try:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+    except TypeError:
+        return model.encode(text)
+    rows = model.tokens.batch([int(i) for i in getattr(ids, "ids", ids)]).rows()
+    return rows[0]
+
+
+def _has_template(tokenizer: Any) -> bool:
+    if hasattr(tokenizer, "has_chat_template"):
+        return bool(tokenizer.has_chat_template)
+    return getattr(tokenizer, "chat_template", True) is not None
+
+
+def _check(index: int, message: Any) -> None:
+    shown = '{"role": "user", "content": "…"}'
+    if not isinstance(message, Mapping):
+        raise InputError(
+            f"message {index} is {type(message).__name__}; a chat is a list of {shown}."
+        )
+    for key in ("role", "content"):
+        if not isinstance(message.get(key), str):
+            raise InputError(f"message {index} has no {key}: write {shown}.")
+
+
+def context_length(model: InterpretableModel) -> int | None:
+    """Positions that the model has or was trained for; None if it does not tell."""
+    arguments = getattr(model.model, "args", None)
+    found = [model.tokens.context] + [
+        getattr(arguments, name, None) for name in ("max_position_embeddings", "n_positions")
+    ]
+    return min((n for n in found if isinstance(n, int) and n > 0), default=None)

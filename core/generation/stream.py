@@ -1,0 +1,195 @@
+"""The loop of a generation: each step's pass, choice of a token, and reasons to end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from ..arrays import number
+from ..edits import EditReport
+from ..errors import AnalysisError, EditError, InputError
+from ..points import AddressLike
+from .passes import Pass, Passes, cached_tokens
+from .prompts import Prompt, context_length, prompt_ids
+from .sampling import Choice, Chooser, Sampling, check_count
+from .text import TextStream, stop_list
+
+if TYPE_CHECKING:
+    from ..model import InterpretableModel
+
+#: ``callback(step, token_id, logits)``, logits (V,); True ends the generation.
+Callback = Callable[[int, int, mx.array], Any]
+
+#: Steps after which MLX's unused buffers are given back, as mlx-lm does.
+TIDY = 256
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a generation is asked to do; see `generate`."""
+
+    max_tokens: int
+    sampling: Sampling
+    interventions: tuple[tuple[AddressLike, Callable[..., Any]], ...]
+    stop_tokens: frozenset[int] | None
+    stop_strings: str | Sequence[str]
+    callback: Callback | None
+    watch: Sequence[AddressLike]
+    prompt_cache: list[Any] | None
+    use_cache: bool
+    allow_unchanged: bool
+
+
+@dataclass(frozen=True)
+class GenerationStep:
+    """One step of a generation.
+
+    Attributes:
+        index: 0 for the first.
+        token: Id of the token that the step gave.
+        text: What became certain of the text: whole characters, possibly none.
+        logprob: Natural logarithm of the token's probability, before penalties and temperature.
+        logits: (V,), before penalties.
+        activations: Canonical address → value; of the whole prompt in step 0, then of one token.
+        finish_reason: In the last step, why it is the last: see `GenerationResult`.
+    """
+
+    index: int
+    token: int
+    text: str
+    logprob: float
+    logits: mx.array
+    activations: dict[str, Any]
+    finish_reason: str | None = None
+
+
+class Generation(Iterator[GenerationStep]):
+    """A generation under way: an iterator of its steps.
+
+    Attributes:
+        prompt_tokens: Ids of the prompt.
+        options: What was asked for.
+        edits: What each edit did; after the last step.
+    """
+
+    def __init__(self, model: InterpretableModel, prompt: Prompt, options: Options) -> None:
+        check_count("max_tokens", options.max_tokens, 1)
+        self.options = options
+        self.edits: list[EditReport] = []
+        self.prompt_tokens = prompt_ids(model, prompt)
+        watch = [options.watch] if isinstance(options.watch, str) else list(options.watch)
+        self._passes = Passes(
+            model,
+            self.prompt_tokens,
+            interventions=options.interventions,
+            watch=watch,
+            cache=options.prompt_cache,
+            use_cache=options.use_cache,
+            allow_unchanged=options.allow_unchanged,
+        )
+        self._room = _room(model, self.prompt_tokens, options.prompt_cache)
+        self._stop_tokens = _stop_tokens(model, options.stop_tokens)
+        stops = stop_list(options.stop_strings)
+        self._text = TextStream(model.tokens, stops, self.prompt_tokens[-1])
+        self._choose = Chooser(options.sampling, self.prompt_tokens)
+        self._steps = self._iterate()
+
+    def __next__(self) -> GenerationStep:
+        return next(self._steps)
+
+    def close(self) -> None:
+        """Stop here, and let go of the cache."""
+        self._steps.close()
+
+    def _iterate(self) -> Generator[GenerationStep, None, None]:
+        limit = self.options.max_tokens
+        if self._room is not None:
+            limit = min(limit, self._room)
+        # A callback may change what edits do, so the next pass waits for it.
+        ahead = self.options.callback is None
+        done, choice = self._launch(self._passes.prompt(), None)
+        for index in range(limit):
+            following = None
+            if ahead and index + 1 < limit:
+                following = self._next(choice)
+            step = self._step(index, done, choice, last=index + 1 == limit)
+            yield step
+            if step.finish_reason:
+                break
+            done, choice = following or self._next(choice)
+            if index % TIDY == TIDY - 1:
+                mx.clear_cache()
+        edits = self._passes.edits
+        for edit, tally in zip(edits, done.tallies, strict=True):
+            edit.close(tally)
+        self.edits = [edit.report() for edit in edits]
+
+    def _next(self, choice: Choice) -> tuple[Pass, Choice]:
+        return self._launch(self._passes.token(choice.token), choice.token)
+
+    def _launch(self, made: Pass, before: mx.array | None) -> tuple[Pass, Choice]:
+        """Choose a token, and let MLX begin to compute it and all that is kept of the step."""
+        choice = self._choose(made.logits, before)
+        mx.async_eval(choice.token, choice.logprob, choice.total, made.logits, *made.arrays())
+        return made, choice
+
+    def _step(self, index: int, done: Pass, choice: Choice, *, last: bool) -> GenerationStep:
+        token = int(number(choice.token))
+        if not math.isfinite(number(choice.total)):
+            self._refuse(index)
+        logits = done.logits[0]
+        reason = None
+        if token in self._stop_tokens:
+            text, reason = "", "stop"
+        else:
+            text, stopped = self._text.add(token)
+            reason = "stop" if stopped else None
+        callback = self.options.callback
+        if callback is not None and callback(index, token, logits) and reason is None:
+            reason = "callback"
+        if reason is None and last:
+            reason = "length" if index + 1 == self.options.max_tokens else "context"
+        if reason is not None:
+            rest, stopped = self._text.finish()
+            text, reason = text + rest, "stop" if stopped else reason
+        return GenerationStep(
+            index, token, text, number(choice.logprob), logits, done.activations, reason
+        )
+
+    def _refuse(self, index: int) -> None:
+        where = f"the logits of step {index} are not finite numbers"
+        if self._passes.edits:
+            named = ", ".join(repr(edit.address) for edit in self._passes.edits)
+            raise EditError(f"{where}: an edit is too strong for the model ({named}). Weaken it.")
+        raise AnalysisError(
+            f"{where}, without any edit: the model's weights or dtype are at fault."
+        )
+
+
+def _room(model: InterpretableModel, ids: list[int], cache: list[Any] | None) -> int | None:
+    """Tokens that can be written: the last one needs no position of its own."""
+    context = context_length(model)
+    if context is None:
+        return None
+    room = context - cached_tokens(cache) - len(ids) + 1
+    if room < 1:
+        raise InputError(
+            f"the prompt has {len(ids)} tokens after {cached_tokens(cache)} in the cache; this "
+            f"model's context is {context}."
+        )
+    return room
+
+
+def _stop_tokens(model: InterpretableModel, asked: frozenset[int] | None) -> frozenset[int]:
+    if asked is not None:
+        for token in asked:
+            check_count("a stop token", token, 0)
+        return asked
+    several = getattr(model.tokenizer, "eos_token_ids", None)
+    if several is None:
+        several = [getattr(model.tokenizer, "eos_token_id", None)]
+    return frozenset(i for i in several if isinstance(i, int))
