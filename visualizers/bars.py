@@ -1,4 +1,4 @@
-"""A signed number per layer as bars, coloured blue to red around zero."""
+"""A signed number per layer, or per part, as bars coloured blue to red around zero."""
 
 from __future__ import annotations
 
@@ -23,22 +23,34 @@ class Bars:
     """What both backends draw.
 
     Attributes:
-        values: One per layer; NaN shows as "n/a".
+        values: One per bar; NaN shows as "n/a".
         layers: Labels of the bars.
         title: Of the picture.
         note: Under the title: how to read it.
         unit: What the numbers are.
         percent: Whether 1 is written as 100%.
         cmap: Colour map; its middle is zero.
+        across: What a bar stands for.
     """
 
     values: NDArray[np.float64]
-    layers: list[int]
+    layers: list[int] | list[str]
     title: str
     note: str
     unit: str
     percent: bool
     cmap: str
+    across: str = "layer"
+
+    @property
+    def names(self) -> list[str]:
+        """Labels of the bars, as text."""
+        return [str(layer) for layer in self.layers]
+
+    @property
+    def upright(self) -> bool:
+        """Whether the labels are too long to stand side by side."""
+        return max(map(len, self.names)) > 3
 
     @property
     def size(self) -> tuple[float, float]:
@@ -49,7 +61,14 @@ class Bars:
     def numbers(self) -> list[str]:
         """The values as text, empty where there is none."""
         form = "+.0%" if self.percent else "+.2g"
-        return [format(value, form) if math.isfinite(value) else "" for value in self.values]
+        from .matrix import largest
+
+        # Beside long names stand many bars: those that can hardly be seen carry no number.
+        least = 0.01 * largest(self.values) if self.upright else 0.0
+        return [
+            format(value, form) if math.isfinite(value) and abs(value) >= least else ""
+            for value in self.values
+        ]
 
     @property
     def unknown(self) -> list[int]:
@@ -79,7 +98,7 @@ def draw_matplotlib(bars: Bars, figsize: tuple[float, float] | None) -> Picture:
     from .fonts import typeface
 
     width, height = figsize or bars.size
-    face = typeface([bars.title, bars.unit, bars.note])
+    face = typeface([bars.title, bars.unit, bars.note, *bars.names])
     figure = picture(width, height)
     axes = figure.add_subplot()
     drawn = axes.bar(
@@ -93,13 +112,20 @@ def draw_matplotlib(bars: Bars, figsize: tuple[float, float] | None) -> Picture:
         axes.bar_label(drawn, bars.numbers, fontsize=8, padding=2)
     for i in bars.unknown:
         axes.text(i, 0, "n/a", ha="center", va="bottom", fontsize=8)
-    places = labelled(len(bars.values), 2 * LINE * 9 / POINTS, width - 1)
-    axes.set_xticks(list(places), [str(bars.layers[i]) for i in places], fontsize=9)
+    lines = 1 if bars.upright else 2
+    places = labelled(len(bars.values), lines * LINE * 9 / POINTS, width - 1)
+    axes.set_xticks(
+        list(places),
+        [face.text(bars.names[i]) for i in places],
+        fontsize=9,
+        rotation=90 if bars.upright else 0,
+        **face.options,
+    )
     axes.axhline(0, color="black", linewidth=0.8)
     axes.margins(y=0.12)
     if bars.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    axes.set_xlabel("layer")
+    axes.set_xlabel(bars.across)
     axes.set_ylabel(face.text(bars.unit), **face.options)
     heading = "\n".join(filter(None, (bars.title, bars.note)))
     figure.suptitle(face.text(heading), **face.options)
@@ -124,17 +150,19 @@ def draw_plotly(bars: Bars, figsize: tuple[float, float] | None) -> Any:
         textposition="outside",
         cliponaxis=False,
         hovertext=[
-            f"layer {layer}<br>{unit}: {value:.4f}"
-            for layer, value in zip(bars.layers, bars.values, strict=True)
+            f"{bars.across} {plotly_text(name)}<br>{unit}: {value:.4f}"
+            for name, value in zip(bars.names, bars.values, strict=True)
         ],
         hoverinfo="text",
     )
     figure = framed(go.Figure(trace), bars.title, size, note=bars.note)
     for i in bars.unknown:
         figure.add_annotation(x=i, y=0, text="n/a", showarrow=False, yanchor="bottom")
-    labels = [str(layer) for layer in bars.layers]
-    every = labelled(len(labels), 0.3, size[0] - 1.5)
-    figure.update_xaxes(positions(labels, every, title={"text": "layer"}))
+    every = labelled(len(bars.names), 0.25 if bars.upright else 0.3, size[0] - 1.5)
+    figure.update_xaxes(
+        positions(bars.names, every, title={"text": bars.across}),
+        tickangle=-90 if bars.upright else 0,
+    )
     figure.update_yaxes(title={"text": unit}, zerolinecolor="black")
     if bars.percent:
         figure.update_yaxes(tickformat=".0%")

@@ -1,4 +1,4 @@
-"""Matrices of layers and heads as heat maps on one scale; layers grow upwards."""
+"""Matrices, mostly of layers and heads, as heat maps on one scale; layers grow upwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Matrices:
 
     Attributes:
         panels: (title, values (rows, columns)), equal in shape; NaN shows as a grey gap.
-        rows: Layers, the first at the bottom.
+        rows: Layers, or names, the first at the bottom.
         title: Of the picture.
         note: Under the title: how to read it.
         unit: What the numbers are.
@@ -32,10 +32,11 @@ class Matrices:
         signed: Whether negative numbers are possible.
         cmap: Colour map.
         columns: Labels of the columns; numbers if left out.
+        down: Label of the rows.
     """
 
     panels: list[tuple[str, NDArray[np.float64]]]
-    rows: list[int]
+    rows: list[int] | list[str]
     title: str
     note: str
     unit: str
@@ -44,6 +45,7 @@ class Matrices:
     signed: bool
     cmap: str
     columns: list[str] | None = None
+    down: str = "layer"
 
     @property
     def low(self) -> float:

@@ -18,7 +18,8 @@ def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Picture:
     width, height = figsize or matrices.size
     names = matrices.column_labels
     titles = [title for title, _ in matrices.panels]
-    face = typeface([matrices.title, matrices.note, matrices.unit, *titles, *names])
+    sides = [str(row) for row in matrices.rows]
+    face = typeface([matrices.title, matrices.note, matrices.unit, *titles, *names, *sides])
     down, beside = matrices.grid
     figure = picture(width, height)
     grid = figure.subplots(down, beside, squeeze=False)
@@ -53,10 +54,11 @@ def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Picture:
             **face.options,
         )
         places = labelled(rows, LINE * _SIZE / POINTS, room[1])
-        axes.set_yticks(list(places), [str(matrices.rows[i]) for i in places], fontsize=_SIZE)
+        texts = [face.text(sides[i]) for i in places]
+        axes.set_yticks(list(places), texts, fontsize=_SIZE, **face.options)
         axes.tick_params(length=0)
         axes.set_xlabel(matrices.across, fontsize=_SIZE)
-        axes.set_ylabel("layer", fontsize=_SIZE)
+        axes.set_ylabel(matrices.down, fontsize=_SIZE)
         if title:
             axes.set_title(face.text(title), fontsize=_SIZE + 1, **face.options)
     for axes in grid.flat[len(matrices.panels) :]:

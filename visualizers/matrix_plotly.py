@@ -46,7 +46,7 @@ def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Any:
         if index + beside >= len(matrices.panels):
             figure.update_xaxes(title={"text": matrices.across, "standoff": 4}, **place)
         if place["col"] == 1:
-            figure.update_yaxes(title={"text": "layer", "standoff": 4}, **place)
+            figure.update_yaxes(title={"text": matrices.down, "standoff": 4}, **place)
     framed(figure, matrices.title, (width, height), note=matrices.note)
     figure.update_layout(
         plot_bgcolor=NOTHING,
@@ -74,7 +74,8 @@ def _heat(matrices: Matrices, title: str, values: NDArray[np.float64]) -> Any:
         texttemplate="%{text}",
         hovertext=[
             [
-                f"{name}layer {layer}, {matrices.across} {names[column]}<br>{unit}: {value:.4f}"
+                f"{name}{matrices.down} {plotly_text(str(layer))}, "
+                f"{matrices.across} {names[column]}<br>{unit}: {value:.4f}"
                 for column, value in enumerate(row)
             ]
             for layer, row in zip(matrices.rows, values, strict=True)

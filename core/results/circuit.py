@@ -67,10 +67,7 @@ class CircuitResult(AnalysisResult):
         Raises:
             ImportError: without networkx, with the command that installs it.
         """
-        try:
-            import networkx
-        except ImportError as error:
-            raise ImportError("to_networkx() needs networkx: pip install networkx") from error
+        networkx = _networkx("to_networkx()")
         graph = networkx.MultiDiGraph()
         graph.add_nodes_from(self.nodes)
         for edge in self.to_graph()["edges"]:
@@ -80,9 +77,12 @@ class CircuitResult(AnalysisResult):
         return graph
 
     def to_graphml(self, path: str | Path) -> Path:
-        """Write the graph as GraphML, which Gephi, yEd and Cytoscape read."""
-        import networkx
+        """Write the graph as GraphML, which Gephi, yEd and Cytoscape read.
 
+        Raises:
+            ImportError: without networkx, with the command that installs it.
+        """
+        networkx = _networkx("to_graphml()")
         target = Path(path)
         networkx.write_graphml(self.to_networkx(), target)
         return target
@@ -96,6 +96,17 @@ class CircuitResult(AnalysisResult):
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         ordered = sorted(self.edges, key=lambda e: -abs(e[2]))
         return ["sender", "receiver", "weight"], [list(edge) for edge in ordered]
+
+
+def _networkx(caller: str) -> Any:
+    try:
+        import networkx
+    except ImportError as error:
+        raise ImportError(
+            f"{caller} needs networkx, which cannot be imported ({error}): "
+            "pip install 'mlxray[graphs]'. to_graph() gives plain dictionaries without it."
+        ) from error
+    return networkx
 
 
 def _place(name: str) -> tuple[int, int, int]:
