@@ -15,11 +15,13 @@ from typing import Literal
 from mlxray.errors import InputError, nearest
 from mlxray.pocket.tasks import TASKS, Example, Split
 from mlxray.pocket.tasks.facts import CAPITAL_PHRASINGS, phrasings
+from mlxray.pocket.tasks.induction import word_pool
 from mlxray.pocket.words import CAPITALS, HEADS, NAMES
 
 from .pairs import PairSet, PromptPair
 
 IOICorruption = Literal["swap", "third"]
+InductionCorruption = Literal["value", "query", "key"]
 
 
 def ioi(
@@ -104,11 +106,66 @@ def capitals(n: int = 50, *, seed: int = 0, split: Split = "held_out") -> PairSe
     return _collect("capitals", "capitals", make, n, seed, split)
 
 
+def induction(
+    n: int = 100,
+    *,
+    seed: int = 0,
+    split: Split = "held_out",
+    corruption: InductionCorruption = "value",
+    length: int = 12,
+) -> PairSet:
+    """Induction (Elhage et al. 2021; Olsson et al. 2022): random words, then one of them again.
+
+    Clean: ``A B C D E F … C`` → D. The clean prompts are the same for every corruption.
+
+    Args:
+        n: How many pairs.
+        seed: The same seed gives the same pairs.
+        split: Words that training left out of random sequences, or the others.
+        corruption: What a head that looks for the word before is told wrongly: ``"value"``, the
+            word to copy (D becomes another word, the answer to the corrupted prompt);
+            ``"query"``, the word to look for (the last C becomes F); ``"key"``, where it stands
+            (the first C and F change places, so that what followed F follows C).
+        length: Words before the repeated one.
+
+    Raises:
+        InputError: if an argument is unknown, or the words are not enough.
+    """
+    _check_split(split)
+    pool = word_pool(split)
+    if corruption not in ("value", "query", "key"):
+        known = ("value", "query", "key")
+        raise InputError(f"corruption={corruption!r}: {nearest(str(corruption), known)}")
+    if n < 1 or not 5 <= length < len(pool):
+        raise InputError(
+            f"n is at least 1 and length from 5 to {len(pool) - 1}; got {n} and {length}."
+        )
+    rng = Random(f"induction/{split}/{seed}")
+    pairs = []
+    for _ in range(n):
+        *words, stranger = rng.sample(pool, length + 1)
+        low, high = rng.choice([(a, b) for a in range(1, length) for b in range(a + 2, length - 1)])
+        here, there = rng.sample([low, high], 2)
+        changed, last, wrong = list(words), words[here], words[there + 1]
+        if corruption == "value":
+            changed[here + 1] = wrong = stranger
+        elif corruption == "query":
+            last = words[there]
+        else:
+            changed[here], changed[there] = words[there], words[here]
+        clean, corrupted = (
+            "".join(f" {w}" for w in x) for x in ([*words, words[here]], [*changed, last])
+        )
+        pairs.append(PromptPair(clean, corrupted, (f" {words[here + 1]}",), (f" {wrong}",)))
+    return PairSet(pairs, "induction")
+
+
 #: Generators by name: ``GENERATORS["ioi"](n, seed=…, split=…)``.
 GENERATORS: dict[str, Callable[..., PairSet]] = {
     "agreement": agreement,
     "capitals": capitals,
     "greater_than": greater_than,
+    "induction": induction,
     "ioi": ioi,
 }
 
@@ -137,6 +194,11 @@ def _wording(example: Example) -> tuple[int, str]:
     raise InputError(f"no known wording: {example.prompt!r}")
 
 
+def _check_split(split: str) -> None:
+    if split not in ("train", "held_out"):
+        raise InputError(f"split={split!r}: {nearest(str(split), ('train', 'held_out'))}")
+
+
 def _collect(
     name: str,
     task: str,
@@ -147,8 +209,7 @@ def _collect(
 ) -> PairSet:
     if n < 1:
         raise InputError(f"n is at least 1; got {n}.")
-    if split not in ("train", "held_out"):
-        raise InputError(f"split={split!r}: {nearest(str(split), ('train', 'held_out'))}")
+    _check_split(split)
     examples = TASKS[task].examples(n, seed, split)
     if len(examples) < n:
         raise InputError(f"{name} has {len(examples)} different prompts of {n} asked for.")

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.datasets import GENERATORS, greater_than, ioi, with_last
+from mlxray.analyses.causal.datasets import GENERATORS, greater_than, induction, ioi, with_last
 from mlxray.errors import InputError
 from mlxray.pocket.words import CAPITALS, NAMES
 
@@ -61,6 +61,38 @@ def test_capitals_answer_both_prompts():
         assert CAPITALS[pair.metadata["country"]] == right.strip()
         assert CAPITALS[pair.metadata["other"]] == wrong.strip()
         assert pair.metadata["country"] in pair.clean and pair.metadata["other"] in pair.corrupted
+
+
+def test_induction_answers_are_what_followed_the_last_word():
+    asked = {kind: induction(30, corruption=kind) for kind in ("value", "query", "key")}
+    for value, query, key in zip(*asked.values(), strict=True):
+        assert value.clean == query.clean == key.clean
+        for pair in (value, query, key):
+            for prompt, answer in ((pair.clean, pair.correct), (pair.corrupted, pair.incorrect)):
+                *first, last = prompt.split()
+                assert first.count(last) == 1
+                assert answer == (f" {first[first.index(last) + 1]}",)
+        words = value.clean.split()
+        differing = [
+            [a == b for a, b in zip(words, pair.corrupted.split(), strict=True)].count(False)
+            for pair in (value, query, key)
+        ]
+        assert differing == [1, 1, 2]
+        assert query.corrupted.split()[:-1] == words[:-1]
+        assert key.corrupted.split()[-1] == value.corrupted.split()[-1] == words[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"corruption": "keys"}, "key"),
+        ({"length": 4}, "length from 5"),
+        ({"split": "test"}, "split"),
+    ],
+)
+def test_induction_refuses(options, message):
+    with pytest.raises(InputError, match=message):
+        induction(3, **options)
 
 
 def test_more_than_there_are():
