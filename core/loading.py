@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
+import reprlib
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from .arrays import arrays_of
 from .errors import LoadError
 
 #: A safetensors header longer than this is refused, as the format's own library does.
 MAX_HEADER = 100_000_000
+
+#: Bytes of one number, for the types that MLX reads.
+BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
 
 #: What a checkpoint on the hub needs to be loaded; its Python code only where that is trusted.
 PATTERNS = (
@@ -75,9 +87,12 @@ def _folder(source: str, trust_remote_code: bool) -> Path:
         from .pocket import PATH
 
         return Path(PATH)
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
+    try:
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError) as error:
+        raise LoadError(f"{reprlib.repr(source)} is no folder: {_line(error)}") from error
     looks_local = source.startswith((".", "/", "~")) or source.count("/") != 1
     if looks_local:
         raise LoadError(
@@ -104,7 +119,7 @@ def _check_folder(folder: Path, trust_remote_code: bool) -> None:
         facts = json.loads(config.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LoadError(f"{str(folder)!r} has no config.json: not an mlx-lm checkpoint.") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise LoadError(f"{str(config)!r} cannot be read: {_line(error)}") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("model_type"), str):
         raise LoadError(f"{str(config)!r} does not name a model_type.")
@@ -124,7 +139,8 @@ def check_safetensors(path: Path) -> None:
     """See that a safetensors file is whole before MLX maps it.
 
     Raises:
-        LoadError: if its header is unreadable, or it ends before its tensors do.
+        LoadError: if its header is unreadable or contradicts itself, or the file ends before its
+            tensors do.
     """
     size = path.stat().st_size
     broken = f"{str(path)!r} is not a whole safetensors file"
@@ -137,16 +153,29 @@ def check_safetensors(path: Path) -> None:
             raise LoadError(f"{broken}: its header would be {length} bytes. Fetch it again.")
         try:
             header = json.loads(file.read(length))
-            ends = [
-                int(entry["data_offsets"][1])
-                for name, entry in header.items()
-                if name != "__metadata__"
-            ]
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            extents = sorted(
+                _extent(name, entry) for name, entry in header.items() if name != "__metadata__"
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise LoadError(f"{broken}: {_line(error)}") from error
-    if max(ends, default=0) + 8 + length > size:
-        missing = max(ends) + 8 + length - size
+    for (_, before, one), (start_of, _, other) in pairwise(extents):
+        if start_of < before:
+            raise LoadError(f"{broken}: tensors {one!r} and {other!r} overlap. Fetch it again.")
+    missing = max((end for _, end, _ in extents), default=0) + 8 + length - size
+    if missing > 0:
         raise LoadError(f"{broken}: the last {missing} bytes are missing. Fetch it again.")
+
+
+def _extent(name: str, entry: Any) -> tuple[int, int, str]:
+    """Where a tensor begins and ends, and its name; ValueError if its shape says otherwise."""
+    (begin, end), shape = entry["data_offsets"], entry["shape"]
+    whole = all(type(number) is int and number >= 0 for number in (begin, end, *shape))
+    if not whole or max(shape, default=0) >= 2**31:
+        raise ValueError(f"tensor {name!r} has impossible offsets or an impossible shape.")
+    size = BYTES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else -1
+    if begin > end or (size is not None and math.prod(shape) * size != end - begin):
+        raise ValueError(f"tensor {name!r} has another size than its shape {shape}.")
+    return begin, end, name
 
 
 def evaluate_parameters(root: nn.Module) -> None:
@@ -154,14 +183,8 @@ def evaluate_parameters(root: nn.Module) -> None:
 
     Lazy arrays belong to the thread that made them; evaluated ones may be used by all.
     """
-    arrays = []
-    for module in root.modules():
-        for value in (*module.values(), *vars(module).values()):
-            if isinstance(value, mx.array):
-                arrays.append(value)
-            elif isinstance(value, (list, tuple)):
-                arrays += [v for v in value if isinstance(v, mx.array)]
-    mx.eval(arrays)
+    attributes = [list(vars(module).values()) for module in root.modules()]
+    mx.eval(arrays_of(dict(root)), arrays_of(attributes))
 
 
 def _line(error: BaseException) -> str:

@@ -161,7 +161,7 @@ class Tokens:
         if isinstance(inputs, Batch):
             return inputs
         if isinstance(inputs, str):
-            return self._padded([self.encode(inputs)])
+            return self._padded([self._ids(self.encode(inputs))])
         if isinstance(inputs, mx.array) or hasattr(inputs, "__array__"):
             return self._padded(self._rows_of_array(inputs))
         if not isinstance(inputs, (list, tuple)):
@@ -172,7 +172,7 @@ class Tokens:
         if not inputs:
             raise InputError("the prompt is empty: give at least one token.")
         if all(isinstance(i, str) for i in inputs):
-            return self._padded([self.encode(t) for t in inputs])
+            return self._padded([self._ids(self.encode(text)) for text in inputs])
         rows = [_plain(i) for i in inputs]
         if all(isinstance(row, (list, tuple)) for row in rows):
             return self._padded([self._ids(row) for row in rows])
