@@ -63,16 +63,13 @@ class Environment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        venv.create(folder, with_pip=False)
+        venv.create(folder, symlinks=True, with_pip=False)
         places = {"base": str(folder), "platbase": str(folder)}
-        scheme = "nt_venv" if os.name == "nt" else "posix_venv"
-        if scheme not in sysconfig.get_scheme_names():
-            scheme = "posix_prefix"
-        own = Path(sysconfig.get_path("purelib", scheme, places))
+        own = Path(sysconfig.get_path("purelib", "posix_prefix", places))
         seen = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         lines = [f"import site; site.addsitedir({place!r})\n" for place in sorted(seen)]
         (own / "_outer.pth").write_text("".join(lines), encoding="utf-8")
-        self.python = folder / Path(sysconfig.get_path("scripts", scheme, places)).name / "python"
+        self.python = folder / "bin/python"
 
     def run(self, *arguments: object, code: int = 0) -> str:
         """Run the environment's Python; what it printed."""
@@ -89,8 +86,7 @@ class Environment:
 
     def mlxray(self, *arguments: object, code: int = 0) -> str:
         """Run mlxray's command line."""
-        start = "import sys; from mlxray.cli import main; sys.exit(main())"
-        return self.run("-c", start, *arguments, code=code)
+        return self.run("-m", "mlxray.cli", *arguments, code=code)
 
 
 @pytest.fixture(scope="session")
