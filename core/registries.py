@@ -7,6 +7,7 @@ that fails is listed with its reason and stops nothing else.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import warnings
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ KINDS: dict[str, tuple[str, tuple[type[Any], ...]]] = {
     "explainer": ("mlxray_explainers", (Explainer,)),
     "dictionary_format": ("mlxray_dictionary_formats", (DictionaryFormat,)),
 }
+
+
+#: What every model object holds, besides its methods: no analysis can be called so.
+ATTRIBUTES = frozenset({"adapter", "layers", "layout", "model", "name", "tokenizer", "tokens"})
 
 
 class PluginWarning(UserWarning):
@@ -65,6 +70,11 @@ class _Source:
     distribution: str
     version: str
 
+    @property
+    def key(self) -> str:
+        """Unique among all plugins, since two distributions may use one entry-point name."""
+        return f"{self.distribution}:{self.plugin}"
+
 
 class Registry:
     """Everything that plugins provide, by kind and name."""
@@ -79,6 +89,7 @@ class Registry:
         self._items: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         self._owners: dict[tuple[str, str], _Source] = {}
         self._rows: list[Row] = []
+        self._loading = False
         self._loaded = False
 
     def reload(self) -> None:
@@ -116,37 +127,59 @@ class Registry:
                 raise PluginError(
                     f"{kind} {name!r} of {row.distribution} cannot be used: {row.status}."
                 ) from row.error
+        failed = sorted({row.plugin for row in self._rows if row.status.startswith("failed")})
         raise PluginError(
             f"there is no {kind} {name!r}. {nearest(name, self._items[kind])} "
-            "`mlxray plugins` lists what is installed."
+            + (f"Plugins that failed: {', '.join(failed)}. " if failed else "")
+            + "`mlxray plugins` lists what is installed."
         )
 
     def register(self, plugin: Any, name: str | None = None) -> list[Row]:
         """Add a plugin by hand: a module or an object with `hookimpl` functions.
 
         Raises:
-            PluginError: if it cannot be used; the message says why.
+            PluginError: if it cannot be used as a whole; the message says why, and nothing of it
+                stays.
         """
         self._load()
         label = name or str(getattr(plugin, "__name__", repr(plugin)))
         source = _Source(label, "(session)", "-")
         with self._lock:
+            if self._manager.has_plugin(source.key):
+                raise PluginError(
+                    f"a plugin {label!r} is registered; first registry.unregister({label!r})."
+                )
             before = len(self._rows)
-            self._add(plugin, source)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PluginWarning)  # raised below instead
+                self._add(plugin, source)
             new = self._rows[before:]
-        for row in new:
-            if row.status != "ok":
-                raise PluginError(f"{row.name}: {row.status}") from row.error
+            for row in new:
+                if row.status != "ok":
+                    self._remove(source)
+                    raise PluginError(f"{row.name}: {row.status}") from row.error
         return new
 
     def unregister(self, name: str) -> None:
-        """Take a plugin that was added by hand out again."""
+        """Take a plugin that was added by hand out again.
+
+        Raises:
+            PluginError: if none of that name was.
+        """
+        source = _Source(name, "(session)", "-")
         with self._lock:
-            self._manager.unregister(name=name)
-            for (kind, item), source in list(self._owners.items()):
-                if source.plugin == name:
-                    del self._items[kind][item], self._owners[kind, item]
-            self._rows = [row for row in self._rows if row.plugin != name]
+            if not self._manager.has_plugin(source.key):
+                raise PluginError(f"no plugin {name!r} was added by hand.")
+            self._remove(source)
+
+    def _remove(self, source: _Source) -> None:
+        if self._manager.has_plugin(source.key):
+            self._manager.unregister(name=source.key)
+        for (kind, item), owner in list(self._owners.items()):
+            if owner == source:
+                del self._items[kind][item], self._owners[kind, item]
+        own = source.plugin, source.distribution
+        self._rows = [row for row in self._rows if (row.plugin, row.distribution) != own]
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call a life-cycle hook; what a plugin raises there becomes a warning."""
@@ -162,45 +195,51 @@ class Registry:
     def _load(self) -> None:
         if self._loaded:
             return
-        with self._lock:
-            if self._loaded:
+        with self._lock:  # other threads wait until all is there; a plugin's own import may ask
+            if self._loaded or self._loading:
                 return
+            self._loading = True
+            try:
+                found = sorted(entry_points(group=GROUP), key=_own_first)
+                disabled = os.environ.get("MLXRAY_DISABLE_PLUGINS", "")
+                off = {_canonical(name) for name in disabled.split(",")} - {""}
+                for entry in found:
+                    self._load_entry(entry, off)
+            except BaseException:  # Ctrl-C: not half of it
+                self._reset()
+                raise
             self._loaded = True
-            found = sorted(entry_points(group=GROUP), key=_own_first)
-            disabled = os.environ.get("MLXRAY_DISABLE_PLUGINS", "")
-            off = {name.strip() for name in disabled.split(",")} - {""}
-            for entry in found:
-                self._load_entry(entry, off)
 
     def _load_entry(self, entry: EntryPoint, off: set[str]) -> None:
         source = _source(entry)
         own = source.distribution == "mlxray"
-        if entry.name in off or source.distribution in off or ("all" in off and not own):
+        named = not off.isdisjoint((_canonical(entry.name), _canonical(source.distribution)))
+        if named or ("all" in off and not own):
             self._note(source, entry.name, "-", "disabled")
             return
         try:
             plugin = entry.load()
-        except Exception as error:  # noqa: BLE001  (somebody else's import may raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (a stranger's import may do so)
             self._fail(source, error)
             return
         self._add(plugin, source)
 
     def _add(self, plugin: Any, source: _Source) -> None:
         try:
-            misspelt = self._misspelt(plugin)
-            if misspelt:
-                raise PluginError(misspelt)
-            self._manager.register(plugin, name=source.plugin)
-        except Exception as error:  # noqa: BLE001
+            hooks = _hooks(plugin)
+            self._manager.register(plugin, name=source.key)
+        except (Exception, SystemExit) as error:  # noqa: BLE001
             self._fail(source, error)
             return
+        if hooks.isdisjoint(hook for hook, _ in KINDS.values()):
+            self._note(source, source.plugin, "life cycle", "ok")
         for kind, (hook, expected) in KINDS.items():
             for implementation in getattr(self._manager.hook, hook).get_hookimpls():
                 if implementation.plugin is not plugin:
                     continue
                 try:
                     items = list(implementation.function())
-                except Exception as error:  # noqa: BLE001
+                except (Exception, SystemExit) as error:  # noqa: BLE001
                     self._fail(source, error)
                     continue
                 for item in items:
@@ -214,23 +253,17 @@ class Registry:
             self._fail(source, wrong)
             return
         owner = self._owners.get((kind, item.name))
+        reason = _unusable(item.name) if kind == "analysis" else None
         if owner is not None:
-            status = f"refused: {kind} {item.name!r} is already provided by {owner.distribution}"
-            self._note(source, item.name, kind, status)
+            reason = f"is already provided by {owner.distribution}"
+        if reason is not None:
+            status = f"refused: {kind} {item.name!r} {reason}"
+            self._note(source, str(item.name), kind, status)
             self._warn(f"{source.plugin} ({source.distribution}) {status}")
             return
         self._items[kind][item.name] = item
         self._owners[kind, item.name] = source
         self._note(source, item.name, kind, "ok")
-
-    def _misspelt(self, plugin: Any) -> str | None:
-        known = [name for name in vars(hookspecs) if name.startswith("mlxray_")]
-        for name in dir(plugin):
-            if name in known or not name.startswith("mlxray_"):
-                continue
-            if getattr(getattr(plugin, name, None), "mlxray_impl", None):
-                return f"there is no hook {name!r}. {nearest(name, known)}"
-        return None
 
     def _note(
         self,
@@ -243,7 +276,7 @@ class Registry:
         row = Row(name, kind, source.distribution, source.version, status, source.plugin, error)
         self._rows.append(row)
 
-    def _fail(self, source: _Source, error: Exception) -> None:
+    def _fail(self, source: _Source, error: BaseException) -> None:
         text = str(error) if isinstance(error, (ImportError, MlxrayError)) else repr(error)
         self._note(source, source.plugin, "-", f"failed: {text}", error)
         self._warn(f"plugin {source.plugin!r} of {source.distribution} failed: {text}")
@@ -251,6 +284,43 @@ class Registry:
     @staticmethod
     def _warn(text: str) -> None:
         warnings.warn(text, PluginWarning, stacklevel=2)
+
+
+def _hooks(plugin: Any) -> set[str]:
+    """Names of the hooks that a plugin implements.
+
+    Raises:
+        PluginError: if one is misspelt or not marked, or there is none.
+    """
+    known = [name for name in vars(hookspecs) if name.startswith("mlxray_")]
+    found = set()
+    for name in dir(plugin):
+        function = getattr(plugin, name, None)
+        if getattr(function, "mlxray_impl", None):
+            if name not in known:
+                raise PluginError(f"there is no hook {name!r}. {nearest(name, known)}")
+            found.add(name)
+        elif name in known and callable(function) and not hasattr(function, "mlxray_spec"):
+            raise PluginError(f"{name} is not marked: write @mlxray.hookimpl above it.")
+    if not found:
+        raise PluginError(f"it has no hook. Write one of {', '.join(known)}.")
+    return found
+
+
+def _unusable(name: Any) -> str | None:
+    """Why no ``model.NAME(…)`` can be of this name; None if it can."""
+    from .model import InterpretableModel
+
+    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+        return "is not a public Python name"
+    if hasattr(InterpretableModel, name) or name in ATTRIBUTES:
+        return f"could not be called: model.{name} means something else"
+    return None
+
+
+def _canonical(name: str) -> str:
+    """A name as package indexes compare them: case, ``-``, ``_`` and ``.`` make no difference."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 def _source(entry: EntryPoint) -> _Source:
