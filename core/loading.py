@@ -40,11 +40,15 @@ PATTERNS = (
 )
 
 
-def load(source: str, *, trust_remote_code: bool = False) -> tuple[nn.Module, Any]:
-    """Load a model and its tokenizer with mlx-lm.
+def load(
+    source: str, *, lora_path: str | None = None, trust_remote_code: bool = False
+) -> tuple[nn.Module, Any]:
+    """Load a model and its tokenizer with mlx-lm: dense or quantised, in one file or in shards.
 
     Args:
         source: ``"pocket"`` (the embedded model), a local folder, or a hub id.
+        lora_path: Folder with what mlx-lm's fine-tuning saved (``adapter_config.json`` and
+            ``adapters.safetensors``: LoRA, DoRA or full weights), put into the model.
         trust_remote_code: Let a checkpoint run its own Python code. Off unless you trust it.
 
     Returns:
@@ -66,6 +70,8 @@ def load(source: str, *, trust_remote_code: bool = False) -> tuple[nn.Module, An
         raise
     except Exception as error:
         raise LoadError(f"cannot load the model in {str(folder)!r}: {_line(error)}") from error
+    if lora_path is not None:
+        model = _fine_tuned(model, Path(lora_path).expanduser())
     if not any(
         (folder / n).exists()
         for n in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
@@ -80,6 +86,21 @@ def load(source: str, *, trust_remote_code: bool = False) -> tuple[nn.Module, An
     except Exception as error:
         raise LoadError(f"cannot load the tokenizer in {str(folder)!r}: {_line(error)}") from error
     return model, tokenizer
+
+
+def _fine_tuned(model: nn.Module, folder: Path) -> nn.Module:
+    for name in ("adapter_config.json", "adapters.safetensors"):
+        if not (folder / name).is_file():
+            raise LoadError(f"{str(folder)!r} has no {name}: not what mlx-lm's fine-tuning saves.")
+    check_safetensors(folder / "adapters.safetensors")
+    from mlx_lm.utils import load_adapters
+
+    try:
+        changed: nn.Module = load_adapters(model, str(folder))
+    except Exception as error:
+        raise LoadError(f"cannot put {str(folder)!r} into the model: {_line(error)}") from error
+    changed.eval()
+    return changed
 
 
 def _folder(source: str, trust_remote_code: bool) -> Path:

@@ -41,6 +41,7 @@ class InterpretableModel:
         layer_attr: Name or path of the list of blocks, if it is not where the adapter looks.
         embedding_path, norm_path, lm_head_path: Paths that override the adapter's.
         adapter: An `Adapter`, or the name of a registered one; chosen by the model's type if None.
+        lora_path: Folder with a LoRA adapter that mlx-lm trained, for a model given by name.
         trust_remote_code: Let a checkpoint run Python code of its own.
 
     Attributes:
@@ -65,14 +66,17 @@ class InterpretableModel:
         lm_head_path: str | None = None,
         *,
         adapter: Adapter | str | None = None,
+        lora_path: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         self.name = model if isinstance(model, str) else type(model).__module__.split(".")[-1]
         if isinstance(model, str):
-            model, loaded = load(model, trust_remote_code=trust_remote_code)
+            model, loaded = load(model, lora_path=lora_path, trust_remote_code=trust_remote_code)
             tokenizer = tokenizer if tokenizer is not None else loaded
         elif not isinstance(model, nn.Module):
             raise InputError(f"expected an mlx.nn.Module or a name, got {type(model).__name__}.")
+        elif lora_path is not None:
+            raise InputError("lora_path is for a model given by name; put it into this one first.")
         self.model = model
         self.tokenizer = tokenizer
         self.adapter = choose_adapter(
