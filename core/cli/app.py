@@ -10,6 +10,7 @@ from .. import __version__
 from .attention import attention
 from .doctor import doctor
 from .failures import GuardedGroup
+from .generate import generate
 from .lens import lens
 from .plugins import plugins
 from .points import points
@@ -37,6 +38,7 @@ def command() -> Any:
     app.callback()(start)
     app.command(context_settings=HELP)(lens)
     app.command(context_settings=HELP)(attention)
+    app.command(context_settings=HELP)(generate)
     runs = typer.Typer(
         cls=AnalysisGroup,
         invoke_without_command=True,
