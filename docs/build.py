@@ -62,8 +62,8 @@ def same(now: str, made: str) -> bool:
     """Whether two texts agree; numbers with decimals, and percentages, nearly.
 
     Such a number may differ by one in its last digit, or by two percent, and one such as 3e-07,
-    the size of an error, by a factor of a hundred. A line of `now` that holds only an ellipsis stands
-    for any lines.
+    the size of an error, by a factor of a hundred. A line of `now` that holds only an ellipsis
+    stands for any lines.
     """
     first, *rest = re.split(r"^…\n", now, flags=re.MULTILINE)
     if not rest:

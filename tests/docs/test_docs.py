@@ -97,6 +97,12 @@ def test_table_of_hook_points_has_all_of_them():
         assert f"| `{point.name}` | {point.axes} |" in text
 
 
+def test_every_benchmark_is_listed():
+    text = (DOCS / "benchmarks.md").read_text("utf-8")
+    scripts = {file.name for file in (ROOT / "tests/benchmarks").glob("*.py")}
+    assert scripts == set(re.findall(r"^\| `(\w+\.py)` \|", text, flags=re.MULTILINE))
+
+
 def write(folder: Path, text: str) -> Path:
     page = folder / "page.md"
     page.write_text(text, encoding="utf-8")
