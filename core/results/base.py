@@ -5,12 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import mlx.core as mx
+
+from ..display import show_text
+
+#: What Markdown would take for markup; ``_`` inside of a word is none.
+_MARKUP = re.compile(r"[\\`*\[\]|~$#>]|(?<!\w)_|_(?!\w)")
 
 
 def plain(value: Any) -> Any:
@@ -72,7 +78,9 @@ class AnalysisResult:
             "data": plain(self.data),
             "metadata": plain(self.metadata),
         }
-        return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
+        # Half a character (a lone surrogate) fits no encoding; its JSON escape does.
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         """The result as a table, (column names, rows), for terminals and Markdown."""
@@ -81,13 +89,14 @@ class AnalysisResult:
     def to_markdown(self) -> str:
         """A report: title, summary, the table, and how it was made."""
         columns, rows = self.rows()
-        lines = [f"# {self.result_type.replace('_', ' ').capitalize()}", "", self.summary(), ""]
+        title = self.result_type.replace("_", " ").capitalize()
+        lines = [f"# {_cell(title)}", "", _cell(self.summary()), ""]
         lines.append("| " + " | ".join(map(_cell, columns)) + " |")
         lines.append("|" + " --- |" * len(columns))
         lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
         if self.metadata:
             lines += ["", "## How it was made", ""]
-            lines += [f"- {k}: {_cell(plain(v))}" for k, v in self.metadata.items()]
+            lines += [f"- {_cell(k)}: {_cell(plain(v))}" for k, v in self.metadata.items()]
         return "\n".join(lines) + "\n"
 
     def plot(self, *, backend: str | None = None, **options: Any) -> Any:
@@ -146,8 +155,8 @@ def _short(value: Any) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = value if isinstance(value, str) else str(value)
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", "⏎").replace("<", "&lt;")
+    text = show_text(value if isinstance(value, str) else str(value))
+    return _MARKUP.sub(r"\\\g<0>", text.replace("&", "&amp;").replace("<", "&lt;"))
 
 
 @dataclass
