@@ -81,6 +81,8 @@ class Adapter:
         absent: Points that the family does not have, each with the reason.
         departures: Identities of the vocabulary that the family does not keep (by the name of
             their check in `mlxray.testing`), each with the reason.
+        stream: Position of the residual stream among the arguments of a block.
+        returns: How many values a block returns; the first is the stream.
         variants: Blocks of other kinds; the first one that fits counts.
         notes: What a person should know of how the roles were found.
     """
@@ -108,6 +110,8 @@ class Adapter:
     attention: AttentionSeam = FusedAttention()
     absent: Mapping[str, str] = field(default_factory=dict)
     departures: Mapping[str, str] = field(default_factory=dict)
+    stream: int = 0
+    returns: int = 1
     variants: tuple[Variant, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -97,6 +97,10 @@ class Layout:
         """Path of a block. Raises AddressError as `index` does."""
         return self._blocks[self.index(layer)]
 
+    def layer_of(self, path: str) -> int | None:
+        """The layer whose block is at `path`; None if it is no block."""
+        return self._blocks.index(path) if path in self._blocks else None
+
     def roles(self, layer: int) -> Adapter:
         """The adapter as it holds for one layer, which may be of another kind than the others."""
         layer = self.index(layer)

@@ -27,7 +27,7 @@ def place(layout: Layout, name: str, layer: int | None) -> Site:
     if name in roles.absent:
         raise PointAbsent(name, roles.absent[name])
     if name == "resid_pre":
-        return ModuleSite(key, block, "input")
+        return ModuleSite(key, block, "input", argument=roles.stream)
     if name == "resid_post":
         return ModuleSite(key, block, "output")
     if name == "resid_mid":
@@ -44,7 +44,7 @@ def _of_model(layout: Layout, name: str) -> Site:
     if name in adapter.absent:
         raise PointAbsent(name, adapter.absent[name])
     if name == "embed":
-        return ModuleSite("embed", layout.block(0), "input")
+        return ModuleSite("embed", layout.block(0), "input", argument=layout.roles(0).stream)
     if name == "logits":
         return ModuleSite("logits", "", "output")
     layout.need(adapter.final_norm)
@@ -103,7 +103,8 @@ def _resid_mid(layout: Layout, key: str, layer: int, roles: Adapter) -> Site:
         adds.append(_attn_add(layout, layer, roles))
     if not adds:
         raise PointAbsent("resid_mid", "this block has one sub-layer only")
-    return ResidMidSite(key, layout.block(layer), layout.role(layer, reader), tuple(adds))
+    where = layout.block(layer), layout.role(layer, reader)
+    return ResidMidSite(key, *where, tuple(adds), roles.stream)
 
 
 def _attention(layout: Layout, name: str, layer: int, roles: Adapter) -> Site:

@@ -106,8 +106,17 @@ class Run:
         return self.handler(path)
 
     def skip(self, path: str, value: Skip) -> None:
-        """Do not make the calls of the module at `path`; answer ``value(call)`` instead."""
-        self.handler(path).skip = value
+        """Do not make the calls of the module at `path`; answer ``value(call)`` instead.
+
+        For a block that is the residual stream: what else such a block returns is None, since
+        only blocks ask for it.
+        """
+        layer = self.layout.layer_of(path)
+        others = self.layout.roles(layer).returns - 1 if layer is not None else 0
+        if others:
+            self.handler(path).skip = lambda call: (value(call), *[None] * others)
+        else:
+            self.handler(path).skip = value
 
     def _keep_everything(self) -> None:
         for path in self.layout.modules:

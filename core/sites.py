@@ -44,21 +44,25 @@ def _with_first_array(value: Any, new: Any) -> Any:
     return [new, *value[1:]] if isinstance(value, list) else new
 
 
-def first_argument(call: Call) -> Any:
-    """The tensor that a module is called with, positional or by keyword."""
-    if call.args:
-        return call.args[0]
-    if not call.kwargs:
+def first_argument(call: Call, position: int = 0) -> Any:
+    """The tensor that a module is called with, positional or by keyword.
+
+    Args:
+        call: The call.
+        position: Among the arguments, for the few modules whose first one is not meant.
+    """
+    given = (*call.args, *call.kwargs.values())
+    if position >= len(given):
         raise AddressError(f"{call.path!r} is called without arguments: it has no input.")
-    return next(iter(call.kwargs.values()))
+    return given[position]
 
 
-def set_first_argument(call: Call, new: Any) -> None:
-    """Make the module be called with another tensor in its place."""
-    if call.args:
-        call.args = (new, *call.args[1:])
+def set_first_argument(call: Call, new: Any, position: int = 0) -> None:
+    """Put another tensor there before the module sees it; see `first_argument`."""
+    if position < len(call.args):
+        call.args = (*call.args[:position], new, *call.args[position + 1 :])
     else:
-        name = next(iter(call.kwargs))
+        name = list(call.kwargs)[position - len(call.args)]
         call.kwargs = {**call.kwargs, name: new}
 
 
@@ -90,6 +94,7 @@ class ModuleSite:
         heads: Split the last axis into this many heads, 0 for none.
         factor: What the model multiplies the value with before it goes on; the site's value is
             the product.
+        argument: Position of the input among the arguments.
     """
 
     key: str
@@ -99,6 +104,7 @@ class ModuleSite:
     whole: bool = False
     heads: int = 0
     factor: float = 1.0
+    argument: int = 0
 
     def plan_watch(self, run: Run) -> None:
         handler = run.handler(self.path)
@@ -115,7 +121,8 @@ class ModuleSite:
     def read(self, run: Run) -> Any:
         handler = run.handler(self.path)
         if self.edge == "input":
-            return self._view(first_argument(_one(self.key, self.path, handler.calls, self.call)))
+            call = _one(self.key, self.path, handler.calls, self.call)
+            return self._view(first_argument(call, self.argument))
         if self.whole and self.call is None and len(handler.outputs) > 1:
             return tuple(handler.outputs)
         return self._view(_one(self.key, self.path, handler.outputs, self.call))
@@ -140,7 +147,8 @@ class ModuleSite:
             return
 
         def before(call: Call) -> None:
-            set_first_argument(call, self._edited(first_argument(call), call, edit))
+            new = self._edited(first_argument(call, self.argument), call, edit)
+            set_first_argument(call, new, self.argument)
 
         handler.before.append(before)
 
@@ -224,12 +232,14 @@ class ResidMidSite:
         norm: Path of what receives the stream between.
         adds: Paths of what is added before it, in the order of their calls, each with the factor
             that the model multiplies it with.
+        argument: Position of the stream among the block's arguments.
     """
 
     key: str
     block: str
     norm: str
     adds: tuple[tuple[str, float], ...]
+    argument: int = 0
 
     def plan_watch(self, run: Run) -> None:
         run.handler(self.norm).keep_input = True
@@ -249,7 +259,7 @@ class ResidMidSite:
 
         def after(call: Call, output: Any) -> Any:
             added = _first_array(output)
-            pre = _first_array(first_argument(entered[-1]))
+            pre = _first_array(first_argument(entered[-1], self.argument))
             for outputs, scale in others:
                 pre = pre + _first_array(outputs[-1]) * scale
             mid = pre + (added if factor == 1 else added * factor)

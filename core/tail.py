@@ -7,12 +7,13 @@ own norm, head, scale and cap, whatever they are. That is the logit lens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 
 from .edits import Call
-from .errors import InputError
+from .errors import InputError, PointAbsent
 from .instrument import active
 from .layout import Layout
 from .run import Run
@@ -41,8 +42,11 @@ def finish_from(
 
     Raises:
         InputError: if `residual` has another number of axes.
-        PointAbsent: if the norm is to be replaced and the model has none.
+        PointAbsent: if the norm is to be replaced and the model has none, or if the model's tail
+            reads more than the last block's residual stream.
     """
+    if "lens" in layout.adapter.departures:
+        raise PointAbsent("lens", layout.adapter.departures["lens"])
     if residual.ndim != 3:
         raise InputError(
             f"a residual stream has shape (batch, tokens, width); got {residual.shape}."
@@ -50,7 +54,8 @@ def finish_from(
     run = Run(layout)
     last = layout.n_layers - 1
     for layer in range(last):
-        run.skip(layout.block(layer), first_argument)
+        position = layout.roles(layer).stream
+        run.skip(layout.block(layer), partial(first_argument, position=position))
     run.skip(layout.block(last), lambda call: residual)
     has_norm = layout.adapter.final_norm in layout.modules
     if final_norm is not None or (skip_norm and has_norm):

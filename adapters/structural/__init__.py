@@ -36,7 +36,11 @@ def find(root: nn.Module, layers: str | None = None) -> Adapter:
     """
     recording = record(root)
     whole = find_whole(root, recording, layers)
-    blocks = [find_parts(recording, call) for call in whole.blocks]
+    blocks = []
+    for call in whole.blocks:
+        stream = call.inputs[whole.stream]
+        assert stream is not None
+        blocks.append(find_parts(recording, call, stream))
     kinds: list[tuple[dict[str, Any], list[int]]] = []
     for layer, changes in enumerate(blocks):
         same = next((members for known, members in kinds if known == changes), None)
@@ -56,6 +60,8 @@ def find(root: nn.Module, layers: str | None = None) -> Adapter:
         final_norm=whole.final_norm,
         head=whole.head,
         positions=whole.positions,
+        stream=whole.stream,
+        returns=max(call.results for call in whole.blocks),
         notes=tuple(_notes(whole, kinds)),
     )
     base = {**base, "absent": {**base["absent"], **absent}}

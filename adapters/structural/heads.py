@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Correlation of ranks; half precision swaps neighbours.
 SAME_ORDER = 0.99
 
+ADDITIVE = "the model adds numbers of its own to scale · q @ k (a position's part of the scores)"
+
 GATED = "what enters the output projection is not z alone (a gate or a norm stands between)"
 
 
@@ -37,6 +39,8 @@ def attention_facts(block: Block) -> None:
         block.changes["attention"] = FusedAttention()
         heads, kv_heads = attention.q.shape[1], attention.k.shape[1]
         _out_proj(block, heads, attention.z)
+        if attention.additive is not None and _is_more_than_a_mask(attention.additive):
+            block.departures["scores"] = ADDITIVE
     else:
         found = _own_softmax(block, attention)
         if found is None:
@@ -44,6 +48,11 @@ def attention_facts(block: Block) -> None:
         heads, kv_heads = found
     block.changes["heads"] = _counter(block, heads, kv=False)
     block.changes["kv_heads"] = _counter(block, kv_heads, kv=True)
+
+
+def _is_more_than_a_mask(added: Array) -> bool:
+    seen = added[added > -1e4]
+    return bool(seen.any())
 
 
 def refuse(block: Block, reason: str, *, inside_only: bool = False) -> None:

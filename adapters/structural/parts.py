@@ -28,11 +28,13 @@ class Block:
 
     Attributes:
         call: The block's own call.
+        stream: The residual stream that it receives.
         calls: Calls inside it, in the order in which they ended.
         attentions: Attention computations inside it.
     """
 
     call: Seen
+    stream: Array
     calls: list[Seen]
     attentions: list[Attention]
     changes: Changes = field(default_factory=dict)
@@ -67,10 +69,10 @@ class Block:
         return tolerance(self.call.output)
 
 
-def block_of(recording: Recording, call: Seen) -> Block:
+def block_of(recording: Recording, call: Seen, stream: Array) -> Block:
     """What happened inside a block's call."""
     attentions = [a for a in recording.attentions if call.path in a.parents]
-    return Block(call, recording.inside(call.path), attentions)
+    return Block(call, stream, recording.inside(call.path), attentions)
 
 
 def is_norm(seen: Seen) -> bool:
@@ -84,10 +86,16 @@ def _array(value: Any) -> bool:
     return isinstance(value, mx.array)
 
 
-def find_parts(recording: Recording, call: Seen) -> Changes:
-    """Fields of the adapter, as they hold for one block."""
-    block = block_of(recording, call)
-    pre, post = call.input, call.output
+def find_parts(recording: Recording, call: Seen, stream: Array) -> Changes:
+    """Fields of the adapter, as they hold for one block.
+
+    Args:
+        recording: The tiny forward.
+        call: The block's call.
+        stream: The residual stream that the block receives.
+    """
+    block = block_of(recording, call, stream)
+    pre, post = block.stream, call.output
     assert pre is not None and post is not None
     terms = terms_of(post - pre, block.calls, block.tolerance)
     block.changes.update(
@@ -106,17 +114,53 @@ def find_parts(recording: Recording, call: Seen) -> Changes:
     else:
         _with_sum(block, terms, pre)
     attention_facts(block)
+    if "resid_mid" in block.absent:
+        block.departures.pop("post", None)
     return {**block.changes, "absent": block.absent, "departures": block.departures}
 
 
 def _without_sum(block: Block) -> None:
-    """Attention can be told by its computation, and nothing else."""
+    """The block as a whole is no sum; its first half may be one, read by the MLP's norm."""
     for point in ("attn_add", "mlp_add", "mixer_add", "resid_mid", "mlp_out", "mlp_act"):
         block.absent[point] = NO_SUM
-    stream = block.call.output
+    for reader in block.calls:
+        if not is_norm(reader) or reader.input is None or close(reader.input, block.stream):
+            continue
+        if reader.input.shape != block.stream.shape:
+            continue
+        before = [s for s in block.calls if s.time < reader.time]
+        terms = terms_of(reader.input - block.stream, before, block.tolerance, most=1)
+        core = _core(block, terms[0].call) if terms else None
+        if terms and core is not None and core[0].path in block.chain:
+            _first_half(block, reader, core, terms[0].factor)
+            return
+    _attention_alone(block)
+
+
+def _first_half(block: Block, reader: Seen, core: tuple[Seen, Seen | None], factor: float) -> None:
+    attn, post = core
+    block.changes.update(attn=block.name(attn), attn_scale=factor, mlp_norm=block.name(reader))
+    block.changes["post_attn_norm"] = block.name(post) if post is not None else None
+    norm = block.norm_before(attn.input, block.stream)
+    if norm is not None:
+        block.changes["attn_norm"] = block.name(norm)
+    for point in ("attn_add", "resid_mid"):
+        del block.absent[point]
+    block.departures["sum"] = NO_SUM
+    fed = [s for s in block.calls if close(s.input, reader.output, 0) and s is not reader]
+    whole = [s for s in fed if s.output is not None and s.output.shape == block.stream.shape]
+    if len({s.path.split(".")[len(block.call.path.split("."))] for s in fed}) == 1 and whole:
+        mlp = min(whole, key=lambda s: s.path.count("."))
+        block.changes["mlp"] = block.name(mlp)
+        for point in ("mlp_out", "mlp_act"):
+            del block.absent[point]
+        _down_projection(block, mlp)
+
+
+def _attention_alone(block: Block) -> None:
     for path in block.chain[1:]:
         seen = next(s for s in block.calls if s.path == path)
-        if seen.output is not None and stream is not None and seen.output.shape == stream.shape:
+        if seen.output is not None and seen.output.shape == block.stream.shape:
             block.changes["attn"] = block.name(seen)
             return
 
@@ -137,7 +181,7 @@ def _with_sum(block: Block, terms: list[Term], pre: Array) -> None:
             if norm is not None:
                 block.changes["attn_norm"] = block.name(norm)
             mid = mid + term.factor * _value(term.call)
-        elif mlp is None and (mixes_tokens(core) or _goes_first(block, term, terms)):
+        elif mlp is None and _is_mixer(block, core, term, terms):
             block.changes["mixer"] = block.name(core)
             if block.changes["attn"] is None:
                 block.changes.update(attn_scale=term.factor, post_attn_norm=post_name)
@@ -148,19 +192,24 @@ def _with_sum(block: Block, terms: list[Term], pre: Array) -> None:
         elif mlp is None:
             mlp = core, post, term.factor
         else:
-            _more_than_one(block, term)
+            _more_than_one(block, term, mlp[0])
     if mlp is not None and "mlp_out" not in block.absent:
         _mlp(block, *mlp, pre, mid)
     elif mlp is None:
         block.absent["resid_mid"] = "this block has one sub-layer only"
 
 
-def _more_than_one(block: Block, term: Term) -> None:
-    reason = f"{block.name(term.call)!r} adds to the residual stream beside attention and MLP"
+def _more_than_one(block: Block, term: Term, mlp: Seen) -> None:
+    """A third sub-layer: a part of the MLP if it reads the same, else one of its own."""
+    name = block.name(term.call)
+    if close(term.call.input, mlp.input, 0):
+        reason = f"the MLP is the sum of {block.name(mlp)!r} and {name!r}"
+        for point in ("mlp_out", "mlp_add", "mlp_act", "resid_mid"):
+            block.absent[point] = reason
+    else:
+        reason = f"{name!r} adds to the residual stream beside attention and MLP"
+        block.departures["post"] = reason
     block.departures["sum"] = reason
-    for point in ("mlp_out", "mlp_add", "mlp_act"):
-        block.absent[point] = reason
-    block.absent["resid_mid"] = reason
 
 
 def _value(seen: Seen) -> Array:
@@ -193,9 +242,12 @@ def _is_projection_of_attention(block: Block, core: Seen) -> bool:
     return z is not None and close(core.input, merged(z))
 
 
-def _goes_first(block: Block, term: Term, terms: list[Term]) -> bool:
-    """Whether a sub-layer comes before another one, in a block without attention."""
-    return not block.attentions and term is not terms[-1]
+def _is_mixer(block: Block, core: Seen, term: Term, terms: list[Term]) -> bool:
+    """Whether a sub-layer stands where attention would: some feed-forwards mix tokens too."""
+    if block.changes["mixer"] is not None:
+        return False
+    first_of_two = term is terms[0] and len(terms) > 1 and not block.attentions
+    return first_of_two or mixes_tokens(core)
 
 
 def mixes_tokens(seen: Seen) -> bool:
@@ -263,6 +315,8 @@ def is_linear(seen: Seen) -> bool:
     generator = np.random.default_rng(1)
     a, b = (mx.array(generator.standard_normal(value.shape).astype(np.float32)) for _ in "ab")
     zero = seen.module(mx.zeros(value.shape))
+    if not isinstance(zero, mx.array):
+        return False
     left, right = seen.module(a + b) - zero, seen.module(a) + seen.module(b) - 2 * zero
     return _largest(left - right) <= 1e-2 * _largest(left)
 

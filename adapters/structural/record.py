@@ -32,6 +32,8 @@ class Seen:
         parents: Paths of the calls that were under way, outermost first.
         time: When the call ended, counted in calls.
         input, output: First argument and first result as arrays; None if they are none.
+        inputs: All arguments likewise, positional ones first.
+        results: How many values it returned.
     """
 
     path: str
@@ -43,7 +45,9 @@ class Seen:
     time: int = 0
     input: Array | None = None
     output: Array | None = None
-    raw: tuple[Any, Any] = (None, None)
+    inputs: tuple[Array | None, ...] = ()
+    results: int = 1
+    raw: tuple[list[Any], Any] = field(default_factory=lambda: ([], None))
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Attention:
     Attributes:
         parents: Paths of the module calls that were under way, outermost first.
         q, k, v, z: Of the fused kernel; None of a softmax.
+        additive: Whether the kernel also got numbers to add to the scores, and not a mask only.
         scores, pattern: Of a softmax, heads in one axis; None of the fused kernel.
     """
 
@@ -61,6 +66,7 @@ class Attention:
     k: Array | None = None
     v: Array | None = None
     z: Array | None = None
+    additive: Array | None = None
     scores: Array | None = None
     pattern: Array | None = None
 
@@ -107,13 +113,14 @@ class _Recorder:
         index = self._counts.get(id(module), 0)
         self._counts[id(module)] = index + 1
         seen = Seen(path, module, args, kwargs, index, tuple(self._under_way))
-        entering = _copy(_first(args) if args else _first(tuple(kwargs.values())))
+        entering = [_copy(value) for value in (*args, *kwargs.values())]
         self._under_way.append(path)
         try:
             output = original(module, *args, **kwargs)
         finally:
             self._under_way.pop()
         seen.raw = (entering, _copy(_first(output)))
+        seen.results = len(output) if isinstance(output, (tuple, list)) else 1
         seen.time = len(self.calls)
         self.calls.append(seen)
         return output
@@ -121,7 +128,11 @@ class _Recorder:
     def on_fused_attention(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         z = original(*args, **kwargs)
         q, k, v = args[:3]
-        self.attentions.append((tuple(self._under_way), {"q": q, "k": k, "v": v, "z": z}))
+        found = {"q": q, "k": k, "v": v, "z": z}
+        mask = kwargs.get("mask")
+        if isinstance(mask, mx.array) and mask.dtype != mx.bool_:
+            found["additive"] = mask
+        self.attentions.append((tuple(self._under_way), found))
         return z
 
     def on_softmax(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -157,8 +168,10 @@ def record(root: nn.Module) -> Recording:
         ) from error
     recording = Recording(ids, recorder.calls, logits=_numpy(raw))
     for seen in recorder.calls:
-        seen.input, seen.output = (_numpy(value) for value in seen.raw)
-        seen.raw = (None, None)
+        seen.inputs = tuple(_numpy(value) for value in seen.raw[0])
+        seen.input = seen.inputs[0] if seen.inputs else None
+        seen.output = _numpy(seen.raw[1])
+        seen.raw = ([], None)
     for parents, values in recorder.attentions:
         arrays = {name: _heads(_numpy(value)) for name, value in values.items()}
         recording.attentions.append(Attention(parents, **arrays))

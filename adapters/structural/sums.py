@@ -42,7 +42,9 @@ class Term:
     factor: float = 1.0
 
 
-def terms_of(delta: Array, calls: Sequence[Seen], relative: float) -> list[Term] | None:
+def terms_of(
+    delta: Array, calls: Sequence[Seen], relative: float, most: int = 3
+) -> list[Term] | None:
     """Few calls whose outputs add up to `delta`, in their order; None if there are none.
 
     Plain sums go before sums with factors, and few terms before many.
@@ -51,6 +53,7 @@ def terms_of(delta: Array, calls: Sequence[Seen], relative: float) -> list[Term]
         delta: What the block adds, (B, S, D).
         calls: Candidates; of several with the same output the outermost one is named.
         relative: Error to allow.
+        most: How many calls at most.
     """
     distinct: list[Seen] = []
     for call in sorted(calls, key=lambda c: (c.path.count("."), c.time)):
@@ -64,14 +67,14 @@ def terms_of(delta: Array, calls: Sequence[Seen], relative: float) -> list[Term]
     if not largest:
         return None
     allowed = relative * largest
-    for size in (1, 2, 3):
+    for size in range(1, most + 1):
         best: tuple[float, tuple[int, ...]] = (np.inf, ())
         for chosen in combinations(range(len(outputs)), size):
             error = float(np.abs(want - sum(outputs[i] for i in chosen)).max())
             best = min(best, (error, chosen))
         if best[0] <= allowed:
             return sorted((Term(distinct[i]) for i in best[1]), key=lambda t: t.call.time)
-    for size in (1, 2):
+    for size in range(1, most + 1):
         found = _scaled(want, outputs, size, allowed)
         if found is not None:
             factors, chosen = found

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlxray.errors import AdapterError, nearest
 
-from .record import PROMPTS, Recording, Seen
+from .record import PROMPTS, Array, Recording, Seen
 from .sums import close
 
 #: Stands for a module that the model does not have.
@@ -18,10 +18,17 @@ NONE = "(none)"
 
 @dataclass(frozen=True)
 class Whole:
-    """Paths from the root; `NONE` where there is no such module."""
+    """Paths from the root; `NONE` where there is no such module.
+
+    Attributes:
+        layers: Path of the list of blocks, or several joined by commas.
+        blocks: The blocks' calls.
+        stream: Position of the residual stream among a block's arguments.
+    """
 
     layers: str
     blocks: list[Seen]
+    stream: int
     embed: str
     positions: str | None
     final_norm: str
@@ -58,7 +65,11 @@ def find_whole(root: nn.Module, recording: Recording, layers: str | None) -> Who
                 f"the model has no list of blocks {layers!r}. {nearest(layers, known)} "
                 'Pass its name as layer_attr="…".'
             )
-    chains = {path: chain for path, m in lists.items() if (chain := _chain(recording, m))}
+    chains: dict[str, tuple[int, list[Seen]]] = {}
+    for path, members in lists.items():
+        found = _chain(recording, members)
+        if found is not None:
+            chains[path] = found
     if not chains:
         tried = ", ".join(map(repr, lists)) or "no list of modules"
         raise AdapterError(
@@ -66,14 +77,21 @@ def find_whole(root: nn.Module, recording: Recording, layers: str | None) -> Who
             "is called one after the other, each with what the one before returned, of shape "
             '(batch, tokens, width). Pass layer_attr="…", or an Adapter.'
         )
-    path = min(chains, key=lambda p: (p.count("."), -len(chains[p])))
-    blocks = chains[path]
-    before = [s for s in recording.calls if s.time < blocks[0].time and not _in_list(s, path)]
-    after = [s for s in recording.calls if s.time > blocks[-1].time and not _in_list(s, path)]
-    norm = next((s for s in after if _takes(s, blocks[-1]) and _same_shape(s)), None)
+    path = min(chains, key=lambda p: (p.count("."), -len(chains[p][1])))
+    stream, blocks = chains.pop(path)
+    paths = [path]
+    for other, (position, chain) in chains.items():
+        if position == stream and close(chain[0].inputs[stream], blocks[-1].output, 0):
+            paths, blocks = [*paths, other], blocks + chain
+    calls = [s for s in recording.calls if not any(s.path.startswith(p + ".") for p in paths)]
+    before = [s for s in calls if s.time < blocks[0].time]
+    after = [s for s in calls if s.time > blocks[-1].time]
+    last = blocks[-1].output
+    norm = next((s for s in after if close(s.input, last, 0) and _same_shape(s)), None)
     return Whole(
-        path,
+        ",".join(paths),
         blocks,
+        stream,
         _embedding(before, recording),
         _positions(before),
         norm.path if norm is not None else NONE,
@@ -81,25 +99,30 @@ def find_whole(root: nn.Module, recording: Recording, layers: str | None) -> Who
     )
 
 
-def _in_list(seen: Seen, path: str) -> bool:
-    return seen.path.startswith(path + ".")
+def _chain(recording: Recording, members: list[str]) -> tuple[int, list[Seen]] | None:
+    """The calls of a list's members if each takes up where the one before left off.
 
-
-def _chain(recording: Recording, members: list[str]) -> list[Seen] | None:
-    """The calls of a list's members if each takes up where the one before left off."""
+    Returns:
+        The position of the stream among the arguments, and the calls.
+    """
     calls: list[Seen] = []
     for member in members:
         found = [seen for seen in recording.calls if seen.path == member]
-        if len(found) != 1 or not _is_stream(found[0]):
+        if len(found) != 1:
             return None
-        if calls and not (calls[-1].time < found[0].time and _takes(found[0], calls[-1])):
-            return None
-        calls.append(found[0])
-    return calls
+        calls += found
+    for position in range(min(len(call.inputs) for call in calls)):
+        streams = [call.inputs[position] for call in calls]
+        if not all(_is_stream(value, call) for value, call in zip(streams, calls, strict=True)):
+            continue
+        links = zip(streams[1:], calls, strict=False)
+        if all(close(value, call.output, 0) for value, call in links):
+            return position, calls
+    return None
 
 
-def _is_stream(seen: Seen) -> bool:
-    value, output = seen.input, seen.output
+def _is_stream(value: Array | None, call: Seen) -> bool:
+    output = call.output
     return (
         value is not None
         and output is not None
@@ -108,10 +131,6 @@ def _is_stream(seen: Seen) -> bool:
         and value.dtype.kind == "f"
         and value.shape == output.shape
     )
-
-
-def _takes(seen: Seen, earlier: Seen) -> bool:
-    return close(seen.input, earlier.output, 0)
 
 
 def _same_shape(seen: Seen) -> bool:
