@@ -73,7 +73,7 @@ def edit_of(subject: Subject, point: str, layer: int | None) -> Array:
         return result
     if point == "scores":
         return noise * visible(value)
-    return SIZE * float(np.sqrt((value**2).mean())) * noise
+    return SIZE * float(np.sqrt((value[visible(value)] ** 2).mean())) * noise
 
 
 def adding(change: Array) -> Callable[[mx.array], mx.array]:
@@ -92,7 +92,9 @@ def has_no_effect(subject: Subject, point: str, layer: int | None) -> bool:
 
 def grafted_logits(subject: Subject, path: str, edge: str, change: Array) -> Array:
     """Logits of the bare model with `change` added at an edge of one of its modules."""
-    with grafted(subject.root, path, edge, adding(change)):
+    layer = subject.layout.layer_of(path)
+    argument = 0 if layer is None else subject.layout.roles(layer).stream
+    with grafted(subject.root, path, edge, adding(change), argument):
         return numpy64(subject.bare(subject.tokens))
 
 

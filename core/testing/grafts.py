@@ -18,20 +18,30 @@ Change = Callable[[mx.array], mx.array]
 class Graft:
     """Stands in for a module; changes its first argument or its (first) result."""
 
-    def __init__(self, inner: Any, edge: str, change: Change) -> None:
-        self.__dict__.update(inner=inner, edge=edge, change=change)
+    def __init__(self, inner: Any, edge: str, change: Change, argument: int) -> None:
+        self.__dict__.update(inner=inner, edge=edge, change=change, argument=argument)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        inner, edge, change = self.inner, self.edge, self.change
-        if edge == "input" and args:
-            return inner(change(args[0]), *args[1:], **kwargs)
+        inner, edge, position = self.inner, self.edge, self.argument
+        if edge == "input" and position < len(args):
+            new = self._changed(args[position])
+            return inner(*args[:position], new, *args[position + 1 :], **kwargs)
         if edge == "input":
-            name, value = next(iter(kwargs.items()))
-            return inner(**{**kwargs, name: change(value)})
+            name = list(kwargs)[position - len(args)]
+            return inner(*args, **{**kwargs, name: self._changed(kwargs[name])})
         output = inner(*args, **kwargs)
         if isinstance(output, (tuple, list)):
-            return type(output)((change(output[0]), *output[1:]))
-        return change(output)
+            return type(output)((self._changed(output[0]), *output[1:]))
+        return self._changed(output)
+
+    def _changed(self, value: mx.array) -> mx.array:
+        new: mx.array = self.change(value)
+        return new.astype(value.dtype)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """What it stands in for, since some models ask for the class of a block."""
+        return type(self.__dict__["inner"])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["inner"], name)
@@ -44,7 +54,9 @@ class Graft:
 
 
 @contextmanager
-def grafted(root: nn.Module, path: str, edge: str, change: Change) -> Iterator[None]:
+def grafted(
+    root: nn.Module, path: str, edge: str, change: Change, argument: int = 0
+) -> Iterator[None]:
     """While the block runs, `change` acts on the input or output of the module at `path`."""
     *above, last = path.split(".")
     parent: Any = root
@@ -52,7 +64,7 @@ def grafted(root: nn.Module, path: str, edge: str, change: Change) -> Iterator[N
         parent = parent[int(part)] if isinstance(parent, (list, tuple)) else parent[part]
     index: Any = int(last) if isinstance(parent, list) else last
     inner = parent[index]
-    parent[index] = Graft(inner, edge, change)
+    parent[index] = Graft(inner, edge, change, argument)
     try:
         yield
     finally:

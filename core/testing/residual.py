@@ -54,7 +54,7 @@ def check_sum(subject: Subject) -> Iterator[Row]:
 
 def check_mid(subject: Subject) -> Iterator[Row]:
     """``resid_mid = resid_pre + attn_add``, and ``resid_mid + mlp_add = resid_post``."""
-    before, after = Tally("mid", "resid_mid"), Tally("mid", "mlp_add")
+    before, after = Tally("mid", "resid_mid"), Tally("post", "mlp_add")
     for layer in subject.layers_with("resid_pre", "resid_mid"):
         pre, mid = subject.values["resid_pre", layer], subject.values["resid_mid", layer]
         parts = _added(subject, layer, "attn_add", "mixer_add")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -94,7 +94,7 @@ def check_adapter(
         for check in CHECKS:
             report.checks += _outcome(check, subject)
     report.checks += _outcome(unedited.check_unedited, subject)
-    report.checks = excused(report.checks, wrapped.adapter.departures)
+    report.checks = excused(report.checks, subject)
     return report
 
 
@@ -102,30 +102,38 @@ def check_runs(subject: Subject) -> Iterator[Row]:
     """The bare model runs, and its logits are numbers that depend on the prompt."""
     tally = Tally("runs", "model")
     logits = subject.logits
-    if not np.isfinite(logits).all():
-        tally.note("failed", None, "the bare model gives logits that are not finite")
+    if np.isnan(logits).any() or not np.isfinite(logits).any():
+        tally.note("failed", None, "the bare model gives logits that are no numbers")
     else:
         tally.equal(None, logits, logits, without=[logits[:, ::-1], logits[::-1]])
     yield from tally.rows()
 
 
-def excused(rows: list[Row], departures: Mapping[str, str]) -> list[Row]:
+def excused(rows: list[Row], subject: Subject) -> list[Row]:
     """Rows with declared departures skipped, and with those that are none failed.
 
-    Args:
-        rows: As the checks gave them.
-        departures: Name of a check → why the family does not keep its identity.
+    A departure is the adapter's word (of a block's kind, where kinds differ) that an identity does
+    not hold, with the reason. One that holds all the same is a mistake too.
     """
+    layout = subject.layout
+    everywhere = subject.model.adapter.departures
+    declared: dict[str, dict[int, str]] = {}
+    for layer in range(layout.n_layers):
+        for check, reason in layout.roles(layer).departures.items():
+            declared.setdefault(check, {})[layer] = reason
     result = []
+    used = set()
     for row in rows:
-        if row.check in departures and row.status == "failed":
-            row = replace(row, status="skipped", reason=departures[row.check])
+        reasons = declared.get(row.check, {})
+        if row.status == "failed" and row.check in {*everywhere, *declared}:
+            known = [reasons[layer] for layer in row.layers if layer in reasons]
+            if len(known) == len(row.layers):
+                used.add(row.check)
+                row = replace(row, status="skipped", reason=(known or [everywhere[row.check]])[0])
         result.append(row)
-    departing = {row.check for row in result if row.status == "skipped"}
-    for check in departures:
-        if check not in departing:
-            reason = "is declared as a departure, and the identity holds"
-            result.append(Row(check, "model", (), "failed", None, reason))
+    for check in {*everywhere, *declared} - used:
+        reason = "is declared as a departure, and the identity holds"
+        result.append(Row(check, "model", (), "failed", None, reason))
     return result
 
 

@@ -17,13 +17,15 @@ from .subject import Subject, address
 SLOPE = 2e-3
 
 #: Sizes of the steps, relative to the activation, until one agrees: a large one crosses too much
-#: of the curve, a small one drowns in float32's rounding.
-STEPS = (0.01, 0.003, 0.001, 0.0003, 0.0001)
+#: of the curve or a router's choice of experts, a small one drowns in float32's rounding.
+STEPS = (0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001)
 
 
 def check_gradients(subject: Subject) -> Iterator[Row]:
     """The gradient's slope along a random direction is the one that small edits measure."""
-    weights: Array = random_like(subject.logits.shape, seed=5) / np.sqrt(subject.logits.size)
+    drawn = random_like(subject.logits.shape, seed=5) / np.sqrt(subject.logits.size)
+    # Some models give minus infinity for tokens that must not come.
+    weights: Array = np.where(np.isfinite(subject.logits), drawn, 0.0)
     held = mx.array(weights.astype(np.float32))
     keys = list(subject.sampled())
     if not keys:
@@ -31,7 +33,7 @@ def check_gradients(subject: Subject) -> Iterator[Row]:
     tallies: dict[str, Tally] = {}
     _, found = subject.model.gradients(
         subject.tokens,
-        lambda logits: (logits.astype(mx.float32) * held).sum(),
+        lambda logits: mx.where(held == 0, 0, logits.astype(mx.float32) * held).sum(),
         [address(key) for key in keys],
     )
     for point, layer in keys:
@@ -45,7 +47,7 @@ def check_gradients(subject: Subject) -> Iterator[Row]:
         if not value.any():
             tally.note("skipped", layer, f"{point} is zero throughout")
             continue
-        free = visible(value) if point == "scores" else np.ones(value.shape, bool)
+        free = visible(value) if point in ("scores", "logits") else np.ones(value.shape, bool)
         noise: Array = random_like(value.shape, seed=3) * free
         direction = noise / np.linalg.norm(noise)
         if size:
@@ -102,4 +104,5 @@ class _Line:
     def _metric(self, size: float) -> float:
         add = mx.array((size * self.direction).astype(np.float32))
         logits = self.subject.edited([(self.address, lambda a: a + add)])
-        return float((logits * self.weights).sum())
+        used = self.weights != 0
+        return float((logits[used] * self.weights[used]).sum())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import mlx.core as mx
 import numpy as np
 
+from ..errors import PointAbsent
 from ..run import Run
 from ..sites import ModuleSite
 from .numbers import Tally, numpy64
@@ -24,6 +25,9 @@ def check_lens(subject: Subject) -> Iterator[Row]:
     post = subject.value("resid_post", last)
     if post is None:
         return
+    if "lens" in subject.model.adapter.departures:
+        yield _lens_departs(subject, mx.array(post.astype(np.float32)))
+        return
     residual = mx.array(post.astype(np.float32))
     got = numpy64(subject.model.finish_from(residual))
     pre = subject.value("resid_pre", last)
@@ -34,6 +38,15 @@ def check_lens(subject: Subject) -> Iterator[Row]:
     some = numpy64(subject.model.finish_from(residual[:1, -2:-1]))
     tally.equal(None, some, subject.logits[:1, -2:-1], tolerance=LENS)
     yield from tally.rows()
+
+
+def _lens_departs(subject: Subject, residual: mx.array) -> Row:
+    """A model whose tail reads more than the stream must refuse to finish from it alone."""
+    try:
+        subject.model.finish_from(residual)
+    except PointAbsent:
+        return Row("lens", "logits", (), "failed", None, "refused, as declared")
+    return Row("lens refusal", "logits", (), "failed", None, "finish_from does not refuse")
 
 
 def check_logits(subject: Subject) -> Iterator[Row]:

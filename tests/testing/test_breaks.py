@@ -46,7 +46,7 @@ WRONG_ADAPTERS = {
     "the MLP's path leads to attention": (
         "llama",
         {"mlp": "self_attn", "down_proj": "o_proj"},
-        {("sum", "resid_post"), ("mid", "mlp_add")},
+        {("sum", "resid_post"), ("post", "mlp_add")},
     ),
     "the norms are swapped": (
         "llama",

@@ -12,12 +12,19 @@ import mlx.nn as nn
 from ...errors import AddressError, nearest
 from .build import build, randomize
 from .dense import DENSE
+from .experts import MIXTURES
+from .hybrid import HYBRID
+from .wrappers import WRAPPERS
 
 #: Name → configuration.
-CONFIGS: dict[str, dict[str, Any]] = {**DENSE}
+CONFIGS: dict[str, dict[str, Any]] = {**DENSE, **MIXTURES, **HYBRID, **WRAPPERS}
 
-#: Name → an expected reason why mlx-lm's file cannot be built or run on a CPU.
-UNBUILDABLE: dict[str, str] = {}
+#: File → the reason why it cannot run where this was checked: Linux on a CPU.
+UNBUILDABLE: dict[str, str] = {
+    "bitnet": "its linear layers are a Metal kernel, and there is no Metal here",
+    "muse_spark": "its attention calls a Metal kernel, and there is no Metal here",
+    "olmo": "needs the package ai2-olmo, which mlx-lm does not depend on",
+}
 
 
 def small_model(name: str, *, seed: int = 0) -> nn.Module:

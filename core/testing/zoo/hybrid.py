@@ -1,0 +1,172 @@
+"""State spaces, linear attention, convolutions and recurrences, alone or beside attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .dense import SMALL, UNTIED
+from .experts import EXPERTS, LATENT
+
+MAMBA: dict[str, Any] = {
+    "mamba_n_heads": 8,
+    "mamba_num_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_head_dim": 8,
+    "mamba_d_ssm": 64,
+    "mamba_d_state": 8,
+    "mamba_d_conv": 3,
+    "mamba_n_groups": 1,
+    "mamba_expand": 2,
+    "mamba_proj_bias": False,
+    "mamba_conv_bias": True,
+    "ssm_state_size": 8,
+    "state_size": 8,
+    "conv_kernel": 3,
+    "n_groups": 1,
+    "use_bias": False,
+    "use_conv_bias": True,
+    "time_step_rank": 4,
+    "time_step_limit": (0.001, 100.0),
+    "layer_norm_epsilon": 1e-5,
+}
+
+DELTA: dict[str, Any] = {
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 8,
+    "linear_conv_kernel_dim": 3,
+}
+
+HYBRID: dict[str, dict[str, Any]] = {
+    "baichuan_m1": {
+        **SMALL,
+        **UNTIED,
+        "rope_theta": 1000.0,
+        "sliding_window": 4,
+        "sliding_window_layers": [0],
+        "conv_window": 2,
+        "num_swa_attention_heads": 4,
+        "num_swa_key_value_heads": 2,
+    },
+    "bailing_hybrid": {
+        **LATENT,
+        "num_hidden_layers": 2,
+        "layer_group_size": 2,
+        "group_norm_size": 2,
+    },
+    "bailing_moe_linear": {
+        **EXPERTS,
+        "num_hidden_layers": 2,
+        "layer_group_size": 2,
+        "group_norm_size": 2,
+    },
+    "bailing_moe_v3": {
+        **LATENT,
+        "num_hidden_layers": 2,
+        "layer_group_size": 2,
+        "short_conv_kernel_size": 3,
+    },
+    "falcon_h1": {**SMALL, **MAMBA, "mlp_multipliers": [0.8, 0.9]},
+    "gear": {
+        **SMALL,
+        "num_hidden_layers": 3,
+        "layer_types": ["conv_mixer", "sliding_attention", "full_attention"],
+        "sliding_window": 4,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 3.0,
+    },
+    "granitemoehybrid": {
+        **EXPERTS,
+        **MAMBA,
+        "layer_types": ["mamba", "attention"],
+        "logits_scaling": 2.0,
+        "attention_multiplier": 0.4,
+        "embedding_multiplier": 1.5,
+        "residual_multiplier": 0.6,
+        "shared_intermediate_size": 32,
+    },
+    "granitemoehybrid/dense": {
+        **SMALL,
+        **MAMBA,
+        "layer_types": ["mamba", "attention"],
+        "logits_scaling": 2.0,
+        "attention_multiplier": 0.4,
+        "embedding_multiplier": 1.5,
+        "residual_multiplier": 0.6,
+        "shared_intermediate_size": 32,
+    },
+    "jamba": {
+        **EXPERTS,
+        **MAMBA,
+        "attn_layer_offset": 1,
+        "attn_layer_period": 2,
+        "expert_layer_offset": 1,
+        "expert_layer_period": 2,
+    },
+    "kimi_linear": {
+        **LATENT,
+        "linear_attn_config": {
+            "kda_layers": [1],
+            "full_attn_layers": [2],
+            "num_heads": 4,
+            "head_dim": 8,
+            "short_conv_kernel_size": 3,
+        },
+        "model_max_length": 64,
+        "num_experts_per_token": 2,
+    },
+    "lfm2": {
+        **SMALL,
+        "num_hidden_layers": 3,
+        "norm_eps": 1e-5,
+        "conv_bias": True,
+        "conv_L_cache": 3,
+        "block_dim": 32,
+        "block_multiple_of": 8,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": False,
+        "block_ff_dim": 64,
+        "layer_types": ["conv", "full_attention", "conv"],
+    },
+    "mamba": {**SMALL, **MAMBA},
+    "mamba2": {**SMALL, **MAMBA, "num_heads": 8, "head_dim": 8, "time_step_rank": 4},
+    "nemotron_h": {
+        **EXPERTS,
+        **MAMBA,
+        "num_hidden_layers": 4,
+        "hybrid_override_pattern": ["M", "*", "-", "E"],
+    },
+    "olmo_hybrid": {
+        **SMALL,
+        **DELTA,
+        "linear_allow_neg_eigval": True,
+        "layer_types": ["linear_attention", "full_attention"],
+    },
+    "plamo2": {
+        **SMALL,
+        **MAMBA,
+        "hidden_size_per_head": 8,
+        "attention_window_size": 4,
+        "mamba_step": 2,
+    },
+    "qwen3_next": {**EXPERTS, **DELTA, "full_attention_interval": 2},
+    "recurrent_gemma": {
+        **SMALL,
+        "num_key_value_heads": 1,
+        "num_hidden_layers": 3,
+        "conv1d_width": 3,
+        "logits_soft_cap": 3.0,
+        "attention_window_size": 4,
+        "block_types": ["recurrent", "recurrent", "attention"],
+    },
+    "rwkv7": {
+        **SMALL,
+        **UNTIED,
+        "norm_eps": 1e-5,
+        "a_low_rank_dim": 4,
+        "v_low_rank_dim": 4,
+        "gate_low_rank_dim": 4,
+        "decay_low_rank_dim": 4,
+    },
+}
