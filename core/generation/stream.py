@@ -94,7 +94,7 @@ class Generation(Iterator[GenerationStep]):
         self._room = _room(model, self.prompt_tokens, options.prompt_cache)
         self._stop_tokens = _stop_tokens(model, options.stop_tokens)
         stops = stop_list(options.stop_strings)
-        self._text = TextStream(model.tokens, stops, self.prompt_tokens[-1])
+        self._text = TextStream(model.tokens, stops, self.prompt_tokens)
         self._choose = Chooser(options.sampling, self.prompt_tokens)
         self._steps = self._iterate()
 

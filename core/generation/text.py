@@ -9,6 +9,9 @@ from typing import Any
 from ..errors import InputError, TokenizerMissing
 from ..tokens import Tokens
 
+#: Tokens of the prompt that text goes on from; a character takes a few of them at most.
+CONTEXT = 16
+
 
 class _Bare:
     """What mlx-lm's general detokenizer needs of a tokenizer that is not mlx-lm's."""
@@ -39,17 +42,18 @@ class TextStream:
     Args:
         tokens: The model's tokenizer.
         stops: Strings that end the text; they are left out of it.
-        last: The prompt's last token. The text goes on from it, so that a space which a tokenizer
-            drops at the beginning of a text stays.
+        prompt: The prompt's tokens. The text goes on from the last of them, so that a space which
+            a tokenizer drops at the beginning of a text stays, and no character is cut there.
     """
 
-    def __init__(self, tokens: Tokens, stops: Sequence[str], last: int) -> None:
+    def __init__(self, tokens: Tokens, stops: Sequence[str], prompt: Sequence[int]) -> None:
         self._stops = stops
         self._waiting = ""
         self._detokenizer: Any = None
         if tokens.tokenizer is not None:
             self._detokenizer = _detokenizer(tokens)
-            self._detokenizer.add_token(last)
+            for token in prompt[-CONTEXT:]:
+                self._detokenizer.add_token(token)
             _ = self._detokenizer.last_segment
         elif stops:
             raise TokenizerMissing

@@ -25,11 +25,13 @@ class Bytes:
         return bytes(i % 256 for i in ids).decode("utf-8", "replace")
 
 
-def pieces(tokenizer: Any, ids: list[int], stops: tuple[str, ...] = ()) -> tuple[list[str], bool]:
-    """What a stream hands out of `ids`, the first being the prompt's last."""
-    stream = TextStream(Tokens(tokenizer, None), stops, ids[0])
+def pieces(
+    tokenizer: Any, ids: list[int], stops: tuple[str, ...] = (), prompt: int = 1
+) -> tuple[list[str], bool]:
+    """What a stream hands out of `ids`, of which the first ones are the prompt."""
+    stream = TextStream(Tokens(tokenizer, None), stops, ids[:prompt])
     found = []
-    for token in ids[1:]:
+    for token in ids[prompt:]:
         text, stopped = stream.add(token)
         found.append(text)
         if stopped:
@@ -53,6 +55,16 @@ def test_a_cut_character_is_left_out():
     ids = list("x日本".encode())[:-1]
     found, _ = pieces(Bytes(), ids)
     assert "".join(found) == "日"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pocket"])
+def test_a_character_that_the_prompt_ends_with_is_not_cut(kind: str, pocket: InterpretableModel):
+    tokenizer = Bytes() if kind == "bytes" else pocket.tokenizer
+    for before, after in (("so 🎉", " it goes"), ("日本日本日本日本日本🎉", "語")):
+        ids = Tokens(tokenizer, None).encode(before)
+        more = Tokens(tokenizer, None).continuation(after)
+        found, _ = pieces(tokenizer, [*ids, *more], prompt=len(ids))
+        assert "".join(found) == after
 
 
 def test_the_first_space_stays(pocket: InterpretableModel):
