@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from ..errors import InputError
+from ..errors import EditError, InputError
 from ..points import AddressLike
 from ..results.generation import GenerationResult
 from .prompts import Message, Prompt, is_chat
@@ -59,12 +59,11 @@ def stream_generate(
     sampling = Sampling(
         temperature, top_k, top_p, min_p, repetition_penalty, repetition_context, seed
     )
-    pairs: Any = interventions.items() if isinstance(interventions, Mapping) else interventions
     options = Options(
         max_tokens=max_tokens,
         sampling=sampling,
-        interventions=tuple(pairs or ()),
-        stop_tokens=None if stop_tokens is None else frozenset(stop_tokens),
+        interventions=_pairs(interventions),
+        stop_tokens=_ids(stop_tokens),
         stop_strings=stop_strings,
         callback=callback,
         watch=watch,
@@ -194,7 +193,7 @@ def generate_batch(
         raise InputError("the list of prompts is empty.")
     if seed is not None:
         check_count("seed", seed, 0)
-    stops = None if stop_tokens is None else list(stop_tokens)
+    stops = _ids(stop_tokens)
     return [
         generate(
             model,
@@ -218,6 +217,24 @@ def generate_batch(
         )
         for index, row in enumerate(rows)
     ]
+
+
+def _pairs(interventions: Any) -> tuple[tuple[AddressLike, Callable[..., Any]], ...]:
+    pairs = interventions.items() if isinstance(interventions, Mapping) else interventions or ()
+    try:
+        return tuple((address, fn) for address, fn in pairs)
+    except (TypeError, ValueError):
+        raise EditError(
+            'interventions are {address: function}, such as {"layers.5": scale(2.0)}, or pairs; '
+            f"got {type(interventions).__name__}."
+        ) from None
+
+
+def _ids(stop_tokens: Any) -> frozenset[int] | None:
+    try:
+        return None if stop_tokens is None else frozenset(stop_tokens)
+    except TypeError:
+        raise InputError(f"stop_tokens is a list of token ids; got {stop_tokens!r}.") from None
 
 
 def _is_array(value: Any) -> bool:

@@ -295,6 +295,7 @@ class Reader(nn.Module):
         ({"seed": "a"}, "seed"),
         ({"use_cache": False, "prompt_cache": []}, "prompt_cache"),
         ({"stop_tokens": [-1]}, "stop token"),
+        ({"stop_tokens": 5}, "list of token ids"),
     ],
 )
 def test_options_out_of_range(
@@ -302,6 +303,14 @@ def test_options_out_of_range(
 ):
     with pytest.raises(InputError, match=message):
         llama.generate(prompt, **options)
+
+
+def test_interventions_that_are_none(llama: InterpretableModel, prompt: list[int]):
+    for wrong in ([scale(2.0)], scale(2.0), 3):
+        with pytest.raises(EditError, match="interventions are"):
+            llama.generate(prompt, 2, interventions=wrong)  # type: ignore[arg-type]
+    with pytest.raises(EditError, match="not a function"):
+        llama.generate(prompt, 2, interventions={"layers.0": 3})  # type: ignore[dict-item]
 
 
 def test_top_k_of_the_whole_vocabulary_is_no_filter(llama: InterpretableModel, prompt: list[int]):
