@@ -7,6 +7,7 @@ To be run when the weights of the embedded model have changed. All three if none
 
 from __future__ import annotations
 
+import hashlib
 import re
 import runpy
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from mlxray import InterpretableModel
 from mlxray.analyses.causal.datasets import capitals, induction, ioi
 from mlxray.analyses.causal.pairs import PairSet
+from mlxray.pocket import PATH
 from mlxray.results import AnalysisResult
 
 HERE = Path(__file__).resolve().parent
@@ -24,11 +26,17 @@ BENCHMARK = ROOT / "tests/benchmarks/pocket_circuits.py"
 DPI = 90
 
 
+def weights() -> str:
+    """Which weights: pictures and tables carry it, and a test compares."""
+    return hashlib.sha256((PATH / "model.safetensors").read_bytes()).hexdigest()[:16]
+
+
 def save(result: AnalysisResult, name: str, **options: object) -> None:
     figure = result.plot(backend="matplotlib", **options)
     path = HERE / "images" / f"{name}.png"
     # Without the version of the library, the same picture is the same file.
-    figure.savefig(path, dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    metadata = {"Software": None, "Description": f"weights {weights()}"}
+    figure.savefig(path, dpi=DPI, bbox_inches="tight", metadata=metadata)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -80,7 +88,7 @@ def tables() -> None:
             "| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns), *rows)
         ]
         inside = re.compile(rf"(<!-- measured: {name} -->\n).*?(<!-- measured end -->)", re.DOTALL)
-        table = "\n" + "\n".join(lines) + "\n\n"
+        table = f"<!-- weights {weights()} -->\n\n" + "\n".join(lines) + "\n\n"
         text, count = inside.subn(lambda m, table=table: m[1] + table + m[2], text)
         assert count == 1, f"index.md has {count} places for {name}"
     page.write_text(text, encoding="utf-8")
