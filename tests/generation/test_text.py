@@ -93,6 +93,12 @@ def test_the_earliest_stop_string_counts():
     found, stopped = pieces(Bytes(), list(b"xone two three"), ("two", "ne", "three"))
     assert (stopped, "".join(found)) == (True, "o")
 
+    class Whole(Bytes):
+        def decode(self, ids: list[int]) -> str:
+            return "".join("one two three" if i == 1 else "x" for i in ids)
+
+    assert pieces(Whole(), [0, 1], ("three", "two")) == (["one "], True)
+
 
 def test_stop_strings_in_a_generation(pocket: InterpretableModel):
     prompt = "The capital of France is"
