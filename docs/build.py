@@ -140,8 +140,10 @@ def _empty_folder() -> Iterator[None]:
 
 
 def _shown(example: Example, made: str) -> Shown:
+    text = example.document.text
     start = example.start + example.parsed.offset
-    return Shown(start, start + len(example.parsed), str(example.parsed), made.rstrip() + "\n")
+    end = text.rindex("\n", 0, example.end) + 1  # of the block's content: the closing fence begins
+    return Shown(start, end, text[start:end], made.rstrip() + "\n")
 
 
 def _printed(python: Callable[[Example], None], example: Example) -> str:

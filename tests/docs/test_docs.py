@@ -118,6 +118,13 @@ def test_stale_output_is_found_and_mended(build: ModuleType, tmp_path: Path):
     assert build.build(page) == (new, new)
 
 
+def test_output_whose_lines_all_begin_with_spaces_is_replaced_whole(
+    build: ModuleType, tmp_path: Path
+):
+    page = write(tmp_path, "```python\nprint('  a\\n  b')\n```\n\n```text\n  c\n  d\n```\n")
+    assert build.build(page)[1].endswith("```text\n  a\n  b\n```\n")
+
+
 def test_stale_table_is_found(build: ModuleType, tmp_path: Path):
     page = write(tmp_path, "<!-- table: points -->\nold\n<!-- end -->\n")
     assert "| `resid_mid` |" in build.build(page)[1]
