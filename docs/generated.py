@@ -37,17 +37,6 @@ def _first_line(documented: object) -> str:
     return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 
-def adapters() -> str:
-    """The families that have an adapter of their own."""
-    own = {row.name for row in registry.rows() if row.distribution == "mlxray"}
-    rows = (
-        (f"`{a.name}`", ", ".join(f"`{t}`" for t in a.model_types))
-        for a in registry.all("adapter")
-        if a.name in own and getattr(a, "model_types", ())
-    )
-    return table(("adapter", "model types"), rows)
-
-
 def analyses() -> str:
     """The analyses that come with mlxray."""
     own = {row.name for row in registry.rows() if row.distribution == "mlxray"}
