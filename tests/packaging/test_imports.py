@@ -40,8 +40,12 @@ def test_linux_without_a_backend_gets_one_line():
 
         sys.meta_path.insert(0, NoBackend())
         import mlxray
+
+        print(mlxray.__version__)
+        mlxray.InterpretableModel
         """
     )
     assert done.returncode == 1
+    assert done.stdout, "mlxray itself is there, so that the command line can tell"
     assert done.stderr.splitlines()[-1].startswith("ImportError: MLX")
     assert "pip install" in done.stderr.splitlines()[-1]
