@@ -14,13 +14,14 @@ def held(tree: Any) -> Any:
     ``x += y`` changes an array's handle in place, and models do that to what a module returned:
     a handle of one's own keeps the value that it had.
     """
-    if isinstance(tree, mx.array):
+    kind = type(tree)  # once per call of every module of a traced model: by type, for speed
+    if kind is mx.array:
         return tree.astype(tree.dtype)
-    if type(tree) is tuple:
-        return tuple(held(part) for part in tree)
-    if type(tree) is list:
-        return [held(part) for part in tree]
-    return tree
+    if kind is tuple:
+        return tuple(map(held, tree))
+    if kind is list:
+        return list(map(held, tree))
+    return tree.astype(tree.dtype) if isinstance(tree, mx.array) else tree
 
 
 def arrays_of(tree: Any) -> list[mx.array]:

@@ -96,7 +96,7 @@ class Frame:
         self,
         call: Call,
         edits: dict[str, list[Edit]],
-        keep: set[str],
+        keep: frozenset[str],
         around: Around | None = None,
     ) -> None:
         self.call = call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import mlx.core as mx
@@ -15,7 +15,7 @@ from .errors import EditChangedNothing, EditError, EditNeverFired
 from .instrument import under
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """One call of a module in a run, as an edit or a hook sees it.
 
@@ -31,6 +31,11 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     index: int
+
+    def held(self) -> Call:
+        """The same call with handles of its own: what is done to them in place stays there."""
+        kwargs = {name: held(value) for name, value in self.kwargs.items()} if self.kwargs else {}
+        return Call(self.module, self.path, tuple(map(held, self.args)), kwargs, self.index)
 
     @property
     def wrapped(self) -> nn.Module:
@@ -109,9 +114,7 @@ class Edit:
         self.fired += 1
         passed = held(value)
         if self._style > 1:
-            # Handles of its own: what is done to them in place must not reach the model.
-            kwargs = {name: held(value) for name, value in call.kwargs.items()}
-            call = replace(call, args=held(call.args), kwargs=kwargs)
+            call = call.held()  # no way to the model by way of its arguments
         if self._style == 1:
             new = under(None, self.fn, passed)
         elif self._style == 2:

@@ -32,6 +32,9 @@ class Observer(Protocol):
 
 _active: ContextVar[Observer | None] = ContextVar("mlxray_active_run", default=None)
 _lock = threading.RLock()
+# Past nn.Module's own __setattr__, which looks for parameters in what it is given.
+_set_class = object.__setattr__
+
 #: id → module, its own class, the runs that watch it
 _swapped: dict[int, tuple[nn.Module, type[nn.Module], set[object]]] = {}
 _subclasses: dict[type[nn.Module], type[nn.Module]] = {}
@@ -113,7 +116,7 @@ def instrumented(modules: Iterable[nn.Module], *, attention: bool) -> Iterator[N
 def _swap(module: nn.Module, run: object) -> None:
     _, cls, runs = _swapped.setdefault(id(module), (module, type(module), set()))
     runs.add(run)
-    module.__class__ = _instrumented(cls)
+    _set_class(module, "__class__", _instrumented(cls))
 
 
 def _restore(module: nn.Module, run: object) -> None:
@@ -123,7 +126,7 @@ def _restore(module: nn.Module, run: object) -> None:
     _, cls, runs = entry
     runs.discard(run)
     if not runs:
-        module.__class__ = cls
+        _set_class(module, "__class__", cls)
         _swapped.pop(id(module), None)
 
 

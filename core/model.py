@@ -329,7 +329,7 @@ class InterpretableModel:
     @output.setter
     def output(self, value: Any) -> None:
         change = value.value if isinstance(value, OutputProxy) else value
-        current_trace(self, "model.output").edit("logits", change)
+        current_trace(self, "output").edit("logits", change)
 
     def module(self, path: str) -> ModuleProxy:
         """A module of the model by its path, as a proxy."""

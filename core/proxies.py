@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .errors import TraceError
-from .trace import current_trace
+from .trace import current_trace, in_code
 
 if TYPE_CHECKING:
     from .model import InterpretableModel
@@ -45,18 +44,13 @@ class OutputProxy:
     _name: str
 
     @property
-    def _written(self) -> str:
-        """As it stands in code: ``model.layers[3].output``."""
-        return re.sub(r"\.(\d+)", r"[\1]", f"model.{self._name}")
-
-    @property
     def value(self) -> Any:
         """The activation, lazy."""
-        return current_trace(self._model, self._written).read(self._address)
+        return current_trace(self._model, self._name).read(self._address)
 
     def save(self, name: str | None = None) -> Any:
         """Keep the activation past the block and return it."""
-        trace = current_trace(self._model, self._written)
+        trace = current_trace(self._model, self._name)
         return trace.save(self._address, name or self._name)
 
     @property
@@ -74,7 +68,7 @@ class OutputProxy:
     def __setattr__(self, name: str, value: Any) -> None:
         raise TraceError(
             f"cannot set {name!r} of an activation. Assign the activation itself: "
-            f"{self._written} = …"
+            f"{in_code(self._name)} = …"
         )
 
     def __getitem__(self, index: Any) -> Any:
@@ -88,7 +82,7 @@ class OutputProxy:
             new[index] = part
             return new
 
-        current_trace(self._model, self._written).edit(self._address, put)
+        current_trace(self._model, self._name).edit(self._address, put)
 
     def __len__(self) -> int:
         return len(self.value)
@@ -153,7 +147,7 @@ class ModuleProxy:
             )
         proxy = self._proxy(name)
         change = value.value if isinstance(value, OutputProxy) else value
-        current_trace(self._model, proxy._written).edit(proxy._address, change)
+        current_trace(self._model, proxy._name).edit(proxy._address, change)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -7,7 +7,7 @@ read; `Run.restart` makes it ready for another pass. It holds what was asked for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
@@ -19,7 +19,7 @@ from .edits import Call, Edit, EditReport
 from .errors import AddressError
 from .instrument import Original, instrumented, under
 from .layout import Layout
-from .points import AddressLike
+from .points import ATTENTION_POINTS, AddressLike
 from .sites import Site
 
 Before = Callable[[Call], None]
@@ -27,25 +27,45 @@ After = Callable[[Call, Any], Any]
 Skip = Callable[[Call], Any]
 
 
-@dataclass
+@dataclass(slots=True)
+class Changes:
+    """What a run does to the calls of one module."""
+
+    before: list[Before] = field(default_factory=list)
+    after: list[After] = field(default_factory=list)
+    point_edits: dict[str, list[Edit]] = field(default_factory=dict)
+    shares: dict[int, mx.array] = field(default_factory=dict)
+    skip: Skip | None = None
+    around: Around | None = None
+
+
+@dataclass(slots=True)
 class Handler:
-    """What a run does at the calls of one module, and what it kept of them."""
+    """What a run keeps of the calls of one module, and what it does to them if anything.
+
+    A trace makes one for every module of the model, so it is as small as it can be.
+    """
 
     module: nn.Module
     path: str
-    before: list[Before] = field(default_factory=list)
-    after: list[After] = field(default_factory=list)
-    skip: Skip | None = None
     keep_input: bool = False
     keep_output: bool = False
-    keep_points: set[str] = field(default_factory=set)
-    point_edits: dict[str, list[Edit]] = field(default_factory=dict)
-    around: Around | None = None
+    keep_points: frozenset[str] = frozenset()
     count: int = 0
     calls: list[Call] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
-    shares: dict[int, mx.array] = field(default_factory=dict)
-    frames: list[Frame] = field(default_factory=list)
+    frames: tuple[Frame, ...] = ()
+    made: Changes | None = None
+
+    @property
+    def changes(self) -> Changes:
+        """What is done to the calls, to be added to."""
+        if self.made is None:
+            self.made = Changes()
+        return self.made
+
+
+NO_CHANGES = Changes()
 
 
 class Run:
@@ -114,16 +134,16 @@ class Run:
         layer = self.layout.layer_of(path)
         others = self.layout.roles(layer).returns - 1 if layer is not None else 0
         if others:
-            self.handler(path).skip = lambda call: (value(call), *[None] * others)
+            self.handler(path).changes.skip = lambda call: (value(call), *[None] * others)
         else:
-            self.handler(path).skip = value
+            self.handler(path).changes.skip = value
 
     def _keep_everything(self) -> None:
-        for path in self.layout.modules:
-            handler = self.handler(path)
-            handler.keep_input = handler.keep_output = True
+        for path, module in self.layout.modules.items():
+            if id(module) not in self.handlers:
+                self.handlers[id(module)] = Handler(module, path, True, True)
         for path in self.layout.attention_paths():
-            self.attention_handler(path).keep_points |= {"q", "k", "v", "scores", "pattern", "z"}
+            self.attention_handler(path).keep_points = frozenset(ATTENTION_POINTS)
 
     def execute(self, tokens: mx.array, *, cache: Any = None) -> Any:
         """Run the model on (B, S) token ids; nothing is evaluated.
@@ -147,10 +167,12 @@ class Run:
     def restart(self) -> None:
         """Let go of what the last pass kept, and be ready for another with the same plan."""
         for handler in self.handlers.values():
-            handler.count = 0
+            handler.count, handler.frames = 0, ()
             # In place: sites hold on to some of these.
-            for kept in (handler.calls, handler.outputs, handler.shares, handler.frames):
-                kept.clear()
+            handler.calls.clear()
+            handler.outputs.clear()
+            if handler.made is not None:
+                handler.made.shares.clear()
 
     def forget(self) -> None:
         """Let go of everything kept, so that evaluating the results holds nothing else."""
@@ -203,24 +225,35 @@ class Run:
             return original(module, *args, **kwargs)
         call = Call(module, handler.path, args, kwargs, handler.count)
         handler.count += 1
-        for before in handler.before:
+        if handler.made is not None or handler.keep_points:
+            return self._changed(handler, call, original)
+        # Nearly every call of a traced model comes this way, the short one.
+        if handler.keep_input:
+            handler.calls.append(call.held())
+        output = original(module, *args, **kwargs)
+        if handler.keep_output:
+            handler.outputs.append(held(output))
+        return output
+
+    def _changed(self, handler: Handler, call: Call, original: Original) -> Any:
+        changes = handler.made or NO_CHANGES
+        for before in changes.before:
             before(call)
         if handler.keep_input:
-            kept = held(call.args), {k: held(v) for k, v in call.kwargs.items()}
-            handler.calls.append(replace(call, args=kept[0], kwargs=kept[1]))
-        if handler.skip is not None:
-            output = handler.skip(call)
-        elif handler.keep_points or handler.point_edits or handler.around:
-            frame = Frame(call, handler.point_edits, handler.keep_points, handler.around)
-            handler.frames.append(frame)
+            handler.calls.append(call.held())
+        if changes.skip is not None:
+            output = changes.skip(call)
+        elif handler.keep_points or changes.point_edits or changes.around:
+            frame = Frame(call, changes.point_edits, handler.keep_points, changes.around)
+            handler.frames = (*handler.frames, frame)
             self._frames.append(frame)
             try:
-                output = original(module, *call.args, **call.kwargs)
+                output = original(handler.module, *call.args, **call.kwargs)
             finally:
                 self._frames.pop()
         else:
-            output = original(module, *call.args, **call.kwargs)
-        for after in handler.after:
+            output = original(handler.module, *call.args, **call.kwargs)
+        for after in changes.after:
             output = after(call, output)
         if handler.keep_output:
             handler.outputs.append(held(output))

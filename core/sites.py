@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,7 +66,7 @@ def set_first_argument(call: Call, new: Any, position: int = 0) -> None:
         call.kwargs = {**call.kwargs, name: new}
 
 
-def _one(key: str, path: str, found: list[Any], call: int | None) -> Any:
+def _one(key: str, path: str, found: Sequence[Any], call: int | None) -> Any:
     if not found:
         raise AddressError(f"{key!r} was not reached in this run: the model made no such call.")
     if call is not None:
@@ -143,14 +143,14 @@ class ModuleSite:
     def plan_edit(self, run: Run, edit: Edit) -> None:
         handler = run.handler(self.path)
         if self.edge == "output":
-            handler.after.append(lambda call, output: self._edited(output, call, edit))
+            handler.changes.after.append(lambda call, output: self._edited(output, call, edit))
             return
 
         def before(call: Call) -> None:
             new = self._edited(first_argument(call, self.argument), call, edit)
             set_first_argument(call, new, self.argument)
 
-        handler.before.append(before)
+        handler.changes.before.append(before)
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,10 @@ class AttentionSite:
     field: str
 
     def plan_watch(self, run: Run) -> None:
-        run.attention_handler(self.path).keep_points.add(self.field)
+        run.attention_handler(self.path).keep_points |= {self.field}
 
     def plan_edit(self, run: Run, edit: Edit) -> None:
-        edits = run.attention_handler(self.path).point_edits
+        edits = run.attention_handler(self.path).changes.point_edits
         edits.setdefault(self.field, []).append(edit)
 
     def read(self, run: Run) -> Any:
@@ -201,13 +201,13 @@ class HeadOutSite:
     def read(self, run: Run) -> Any:
         handler = run.handler(self.path)
         call = _one(self.key, self.path, handler.calls, None)
-        if call.index in handler.shares:
-            return handler.shares[call.index]
+        if handler.made is not None and call.index in handler.made.shares:
+            return handler.made.shares[call.index]
         return self._shares(call.module, first_argument(call))
 
     def plan_edit(self, run: Run, edit: Edit) -> None:
         # Not the handler itself: it owns this function, and would outlive the run in a cycle.
-        edited = run.handler(self.path).shares
+        edited = run.handler(self.path).changes.shares
 
         def after(call: Call, output: mx.array) -> mx.array:
             shares = edited.get(call.index)
@@ -216,7 +216,7 @@ class HeadOutSite:
             new = edited[call.index] = edit.apply(shares, call)
             return output if new is shares else output + (new - shares).sum(axis=1)
 
-        run.handler(self.path).after.append(after)
+        run.handler(self.path).changes.after.append(after)
 
 
 @dataclass(frozen=True)
@@ -271,4 +271,4 @@ class ResidMidSite:
             same = added + ((new - mid) / factor).astype(added.dtype)
             return _with_first_array(output, mx.where(new == mid, same, wanted.astype(added.dtype)))
 
-        run.handler(last).after.append(after)
+        run.handler(last).changes.after.append(after)

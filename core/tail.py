@@ -93,7 +93,7 @@ def only_positions(run: Run, positions: Sequence[int]) -> bool:
     def trim(call: Call) -> None:
         set_first_argument(call, first_argument(call)[:, index])
 
-    run.handler(norm).before.append(trim)
+    run.handler(norm).changes.before.append(trim)
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,16 +26,22 @@ if TYPE_CHECKING:
 _open: ContextVar[tuple[ref[Trace], ...]] = ContextVar("mlxray_open_traces", default=())
 
 
-def current_trace(model: InterpretableModel, what: str) -> Trace:
+def in_code(name: str) -> str:
+    """A name of an activation as it stands in code: ``model.layers[3].output``."""
+    return re.sub(r"\.(\d+)", r"[\1]", f"model.{name}")
+
+
+def current_trace(model: InterpretableModel, name: str) -> Trace:
     """The innermost open trace of `model` in this thread.
 
     Raises:
-        TraceError: if there is none.
+        TraceError: if there is none; `name` is the activation that was asked for.
     """
     for opened in reversed(_open.get()):
         trace = opened()
         if trace is not None and trace.model is model:
             return trace
+    what = in_code(name)
     raise TraceError(
         f"{what} exists only during a run. Write:\n"
         "    with model.trace(prompt):\n"
@@ -121,13 +128,12 @@ class Trace:
             AddressError: if nothing matches.
             TraceError: after the block (use `activations`) or before it.
         """
-        self.model.layout.site(address)
-        return self._forward().read(address)
+        site = self.model.layout.site(address)
+        return held(site.read(self._forward()))
 
     def save(self, address: AddressLike, name: str | None = None) -> Any:
         """Read the activation and keep it past the block, under `name`."""
-        value = self.read(address)
-        key = self.model.layout.site(address).key
+        value, key = self.read(address), self.model.layout.site(address).key
         self.saved_values[name or key] = held(value)
         self._final[key] = held(value)
         return value

@@ -141,7 +141,7 @@ class EdgePass:
         written: list[mx.array] = []
         at = 0
         first = run.handler(self.layout.block(0))
-        first.before.append(lambda call: self._enter(call, written))
+        first.changes.before.append(lambda call: self._enter(call, written))
         for layer in range(self.layout.n_layers):
             count = 3 * self.graph.heads[layer]
             self._plan_attention(run, layer, slice(at, at + count), written)
@@ -193,13 +193,15 @@ class EdgePass:
                 return type(output)([output[0][:own], *output[1:]])
             return output[:own]
 
-        run.handler(layout.role(layer, str(adapter.attn_norm))).before.append(widen)
+        run.handler(layout.role(layer, str(adapter.attn_norm))).changes.before.append(widen)
         attention = layout.role(layer, adapter.attn)
-        run.attention_handler(attention).around = together
+        run.attention_handler(attention).changes.around = together
         if self.record:
             project = run.handler(layout.role(layer, adapter.attn, adapter.out_proj))
-            project.before.append(lambda call: self._write_heads(call, heads, rows, written))
-        run.handler(attention).after.append(narrow)
+            project.changes.before.append(
+                lambda call: self._write_heads(call, heads, rows, written)
+            )
+        run.handler(attention).changes.after.append(narrow)
 
     @staticmethod
     def _write_heads(call: Call, heads: int, rows: list[int], written: list[mx.array]) -> None:
@@ -217,7 +219,7 @@ class EdgePass:
                 written.append(output)
                 return output
 
-            run.handler(self.layout.role(layer, adapter.mlp)).after.append(write)
+            run.handler(self.layout.role(layer, adapter.mlp)).changes.after.append(write)
 
     def _plan_input(self, run: Run, path: str, receivers: slice, written: list[mx.array]) -> None:
         change = self.change
@@ -227,7 +229,7 @@ class EdgePass:
         def before(call: Call) -> None:
             set_first_argument(call, change(receivers, first_argument(call), written)[0])
 
-        run.handler(path).before.append(before)
+        run.handler(path).changes.before.append(before)
 
 
 def sent(layout: Layout, graph: Graph, ids: mx.array) -> mx.array:

@@ -121,7 +121,7 @@ def _try_joining(layout: Layout) -> bool:
     joined = Run(layout)
     for layer in range(layout.n_layers):
         residual = run.read(("resid_pre", layer))
-        before = joined.handler(layout.block(layer)).before
+        before = joined.handler(layout.block(layer)).changes.before
         before.append(grower(residual, 1, fresh=layer == 0))
     try:
         found = joined.execute(ids)

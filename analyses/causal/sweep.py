@@ -263,7 +263,7 @@ class Sweep:
         for layer in sorted(set(joins)):
             residual = self.residual(layer)[:, prefix:]
             grow = grower(residual, joins.count(layer), fresh=layer == first)
-            run.handler(self.layout.block(layer)).before.append(grow)
+            run.handler(self.layout.block(layer)).changes.before.append(grow)
         rows = [(row, patch) for row, cell in enumerate(cells) for patch in cell]
         run.plan_edits(self._edits(rows, values, prefix))
         positions = [p - prefix for p in self.positions]
