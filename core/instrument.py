@@ -114,9 +114,12 @@ def instrumented(modules: Iterable[nn.Module], *, attention: bool) -> Iterator[N
 
 
 def _swap(module: nn.Module, run: object) -> None:
-    _, cls, runs = _swapped.setdefault(id(module), (module, type(module), set()))
+    entry = _swapped.get(id(module))
+    if entry is None:
+        entry = _swapped[id(module)] = module, type(module), {run}
+    _, cls, runs = entry
     runs.add(run)
-    _set_class(module, "__class__", _instrumented(cls))
+    _set_class(module, "__class__", _subclasses.get(cls) or _instrumented(cls))
 
 
 def _restore(module: nn.Module, run: object) -> None:

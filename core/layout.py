@@ -58,6 +58,8 @@ class Layout:
         self.modules: dict[str, nn.Module] = dict(reversed(self.root.named_modules()))
         self._sites.clear()
         self._roles: dict[int, Adapter] = {}
+        self._inputs: frozenset[int] | None = None
+        self._shorts: dict[str, str] = {}
         self._blocks = [
             f"{path}.{index}"
             for path in self.adapter.layers.split(",")
@@ -193,6 +195,13 @@ class Layout:
                 found.append(path)
         return found
 
+    def inputs_of_points(self) -> frozenset[int]:
+        """Ids of the modules whose input is a point, or needed for one."""
+        if self._inputs is None:
+            sites = [self.site(s.address) for s in self.statuses() if s.available]
+            self._inputs = frozenset(id(self.modules[p]) for s in sites for p in s.inputs)
+        return self._inputs
+
     # Addresses
 
     def site(self, address: AddressLike) -> Site:
@@ -271,6 +280,11 @@ class Layout:
 
     def short(self, path: str) -> str:
         """A module path as people write it: ``layers.3.self_attn``."""
+        if path not in self._shorts:
+            self._shorts[path] = self._shortened(path)
+        return self._shorts[path]
+
+    def _shortened(self, path: str) -> str:
         if path.endswith((".input", ".output")):  # would mean an edge of the module above
             return path
         for layer, block in enumerate(self._blocks):

@@ -20,7 +20,7 @@ from .errors import AddressError
 from .instrument import Original, instrumented, under
 from .layout import Layout
 from .points import ATTENTION_POINTS, AddressLike
-from .sites import Site
+from .sites import AttentionSite, Site
 
 Before = Callable[[Call], None]
 After = Callable[[Call, Any], Any]
@@ -75,7 +75,7 @@ class Run:
         layout: The model and its adapter.
         watch: Addresses to keep.
         edits: Edits, applied in this order where several meet at one address.
-        everything: Keep inputs, outputs and attention points of every module.
+        everything: Keep the output of every module, and whatever a point needs.
     """
 
     def __init__(
@@ -139,9 +139,10 @@ class Run:
             self.handler(path).changes.skip = value
 
     def _keep_everything(self) -> None:
+        inputs = self.layout.inputs_of_points()
         for path, module in self.layout.modules.items():
             if id(module) not in self.handlers:
-                self.handlers[id(module)] = Handler(module, path, True, True)
+                self.handlers[id(module)] = Handler(module, path, id(module) in inputs, True)
         for path in self.layout.attention_paths():
             self.attention_handler(path).keep_points = frozenset(ATTENTION_POINTS)
 
@@ -159,6 +160,12 @@ class Run:
         more = {} if cache is None else {"cache": cache}
         with instrumented(modules, attention=self._attention):
             return under(self, self.layout.root, held(tokens), **more)
+
+    def keeps(self, site: Site) -> bool:
+        """Whether a run of everything keeps what `site` reads: not every module's input."""
+        if isinstance(site, AttentionSite):
+            return site.field in self.handler(site.path).keep_points
+        return all(self.handler(path).keep_input for path in site.inputs)
 
     def read(self, address: AddressLike) -> Any:
         """The value kept at `address`: after the edits there, as the model went on with it."""
@@ -223,19 +230,18 @@ class Run:
         handler = self.handlers.get(id(module))
         if handler is None:
             return original(module, *args, **kwargs)
-        call = Call(module, handler.path, args, kwargs, handler.count)
-        handler.count += 1
-        if handler.made is not None or handler.keep_points:
-            return self._changed(handler, call, original)
+        index = handler.count
+        handler.count = index + 1
+        if handler.made is not None or handler.keep_input or handler.keep_points:
+            call = Call(module, handler.path, args, kwargs, index)
+            return self._on_watched_call(handler, call, original)
         # Nearly every call of a traced model comes this way, the short one.
-        if handler.keep_input:
-            handler.calls.append(call.held())
         output = original(module, *args, **kwargs)
         if handler.keep_output:
             handler.outputs.append(held(output))
         return output
 
-    def _changed(self, handler: Handler, call: Call, original: Original) -> Any:
+    def _on_watched_call(self, handler: Handler, call: Call, original: Original) -> Any:
         changes = handler.made or NO_CHANGES
         for before in changes.before:
             before(call)

@@ -22,10 +22,14 @@ class Site(Protocol):
 
     Attributes:
         key: The canonical address, the same for every spelling.
+        inputs: Paths of the modules whose input must be kept to read it.
     """
 
     @property
     def key(self) -> str: ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
 
     def plan_watch(self, run: Run) -> None: ...
 
@@ -106,6 +110,10 @@ class ModuleSite:
     factor: float = 1.0
     argument: int = 0
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.path,) if self.edge == "input" else ()
+
     def plan_watch(self, run: Run) -> None:
         handler = run.handler(self.path)
         if self.edge == "input":
@@ -160,6 +168,7 @@ class AttentionSite:
     key: str
     path: str
     field: str
+    inputs: tuple[str, ...] = ()
 
     def plan_watch(self, run: Run) -> None:
         run.attention_handler(self.path).keep_points |= {self.field}
@@ -190,6 +199,10 @@ class HeadOutSite:
     key: str
     path: str
     heads: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.path,)
 
     def _shares(self, module: Callable[[mx.array], mx.array], merged: mx.array) -> mx.array:
         shares: mx.array = under(None, head_shares, module, merged, self.heads)
@@ -240,6 +253,10 @@ class ResidMidSite:
     norm: str
     adds: tuple[tuple[str, float], ...]
     argument: int = 0
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.norm,)
 
     def plan_watch(self, run: Run) -> None:
         run.handler(self.norm).keep_input = True

@@ -81,9 +81,9 @@ class Trace:
         self._over = False
         self._reports: list[EditReport] | None = None
         self._random: int | None = None
-        self._names: list[str] = []
         self._outer: tuple[ref[Trace], ...] | None = None
         self._final: dict[str, Any] = {}
+        self._also: list[str] = []
 
     def __enter__(self) -> Trace:
         if self._outer is not None:
@@ -113,7 +113,6 @@ class Trace:
             self._over = True
             output, self._run, self._logits = self._logits, None, None
         if kind is None:
-            self._names = list(called_names(run))
             run.forget()
             kept = [*self.saved_values.values(), *self._final.values()]
             self._reports = run.settle(output, *arrays_of(kept))
@@ -129,7 +128,12 @@ class Trace:
             TraceError: after the block (use `activations`) or before it.
         """
         site = self.model.layout.site(address)
-        return held(site.read(self._forward()))
+        run = self._forward()
+        if not run.keeps(site):
+            self._also.append(site.key)
+            self._run = self._logits = None
+            run = self._forward()
+        return held(site.read(run))
 
     def save(self, address: AddressLike, name: str | None = None) -> Any:
         """Read the activation and keep it past the block, under `name`."""
@@ -161,7 +165,7 @@ class Trace:
                 "the trace is over. Save inside the block, or read trace.activations[…] after it."
             )
         if self._run is None:
-            self._run, self._logits = self._start(everything=True)
+            self._run, self._logits = self._start(everything=True, watch=self._also)
         return self._run
 
     def _refuse_if_broken_off(self) -> None:
@@ -214,7 +218,8 @@ class Trace:
 
     def names(self) -> list[str]:
         """Paths of the modules that the run called."""
-        return self._names if self._over else list(called_names(self._forward()))
+        run = self._start(everything=True)[0] if self.replayable else self._forward()
+        return list(called_names(run))
 
     def replay(self, addresses: Sequence[AddressLike]) -> dict[str, Any]:
         """Run again to fetch activations that were not saved, all in one pass.

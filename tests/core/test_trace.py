@@ -154,6 +154,28 @@ def test_looking_is_lazy_and_arithmetic_works(llama_model: InterpretableModel) -
         assert mx.allclose(found[name], value, atol=1e-6), name
 
 
+def test_inputs_that_no_point_needs_are_kept_once_they_are_asked_for(
+    any_model: InterpretableModel,
+) -> None:
+    """The run starts over with them; noise and what was read before stay the same."""
+    attn = "attn.c_attn" if any_model.model.model_type == "gpt2" else "self_attn.q_proj"
+    address = f"layers.1.{attn}.input"
+    norm = "ln_1" if any_model.model.model_type == "gpt2" else "input_layernorm"
+    mx.random.seed(3)
+    with any_model.trace(IDS, {"layers.0": iv.noise(0.2)}) as trace:
+        before = any_model.layers[0].output.save("before")
+        entering = trace.save(address)
+        assert mx.array_equal(trace.read(f"layers.1.{norm}"), entering)
+        assert mx.array_equal(trace.read(f"layers.1.{attn}.input"), entering)
+        after = any_model.layers[0].output.save("after")
+        any_model.layers[0].output[..., 0] += 3
+        assert not mx.allclose(trace.read(address), entering, atol=1e-3)
+    assert mx.array_equal(before, after)
+    assert mx.array_equal(trace.activations[f"layers.1.{attn}.input"], trace.activations[address])
+    fresh = any_model.run_with_cache(IDS, [address])[1][address]
+    assert fresh.shape == entering.shape
+
+
 # Assigning
 
 
