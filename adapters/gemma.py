@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mlxray import Adapter, OwnSoftmax, hookimpl
+from mlxray.adapter import Variant
 
-from .llama import LLAMA
+from .llama import LLAMA, inside
 
 GEMMA = replace(LLAMA, name="gemma", model_types=("gemma",))
 
@@ -22,19 +23,42 @@ GEMMA3 = replace(
 # Gemma 2 caps its scores with a tanh, which the fused kernel does not do.
 GEMMA2 = replace(GEMMA3, name="gemma2", model_types=("gemma2",), attention=OwnSoftmax())
 
-# The checkpoint with eyes: the same tower below a wrapper, its output tied to the embedding.
-GEMMA3_VISION = replace(
+# The checkpoint with eyes: the same tower below a wrapper.
+GEMMA3_VISION = inside(GEMMA3, "language_model", name="gemma3-vision", model_types=("gemma3",))
+
+STREAMS = "the model keeps several residual streams side by side (AltUp)"
+
+# Layers that share keys and values find them in a cache only; without one they would use
+# projections that were never trained.
+GEMMA3N = replace(
     GEMMA3,
-    name="gemma3-vision",
-    model_types=("gemma3",),
-    embed="language_model.model.embed_tokens",
-    layers="language_model.model.layers",
-    final_norm="language_model.model.norm",
-    head="language_model.lm_head",
+    name="gemma3n",
+    model_types=("gemma3n",),
+    embed="model.language_model.embed_tokens",
+    layers="model.language_model.layers",
+    final_norm="model.language_model.norm",
+    needs_cache=True,
+    absent=dict.fromkeys(("embed", "resid_pre", "resid_mid", "resid_post"), STREAMS),
+    departures={
+        "lens": "the logits are a mean over several residual streams (AltUp), not of one",
+    },
 )
+
+EXPERTS = "the MLP is the sum of 'mlp' and 'experts', each behind norms of its own"
+GATED = "a gated input of each layer's own is added, and a learned factor scales the whole stream"
+
+GEMMA4 = replace(
+    GEMMA3,
+    name="gemma4",
+    model_types=("gemma4_text",),
+    returns=3,
+    departures={"sum": GATED, "post": GATED},
+    variants=(Variant({"absent": {"mlp_out": EXPERTS, "mlp_act": EXPERTS}}, has="experts"),),
+)
+GEMMA4_VISION = inside(GEMMA4, "language_model", name="gemma4-vision", model_types=("gemma4",))
 
 
 @hookimpl
 def mlxray_adapters() -> list[Adapter]:
-    """Gemma 1, 2 and 3."""
-    return [GEMMA, GEMMA2, GEMMA3, GEMMA3_VISION]
+    """Gemma 1 to 4, and 3n."""
+    return [GEMMA, GEMMA2, GEMMA3, GEMMA3_VISION, GEMMA3N, GEMMA4, GEMMA4_VISION]

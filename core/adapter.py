@@ -45,12 +45,12 @@ class Variant:
 
     Attributes:
         changes: Fields of the adapter with their values in such a block.
-        has: Path whose presence in a block tells the kind.
+        has: Path whose presence in a block tells the kind, or a function of the block.
         layers: Indices of such blocks, where no path tells them.
     """
 
     changes: Mapping[str, Any]
-    has: str | None = None
+    has: str | Callable[[nn.Module], bool] | None = None
     layers: tuple[int, ...] = ()
 
 
@@ -83,7 +83,10 @@ class Adapter:
             their check in `mlxray.testing`), each with the reason.
         stream: Position of the residual stream among the arguments of a block.
         returns: How many values a block returns; the first is the stream.
-        variants: Blocks of other kinds; the first one that fits counts.
+        needs_cache: Whether the model computes what it was trained for only with a cache of
+            mlx-lm's; every run then gets a fresh one.
+        variants: Blocks of other kinds. All that fit count, one after the other; what they say of
+            `absent` and `departures` comes on top.
         notes: What a person should know of how the roles were found.
     """
 
@@ -112,6 +115,7 @@ class Adapter:
     departures: Mapping[str, str] = field(default_factory=dict)
     stream: int = 0
     returns: int = 1
+    needs_cache: bool = False
     variants: tuple[Variant, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -11,7 +11,7 @@ import mlx.nn as nn
 from .adapter import Adapter, Scale
 from .errors import AdapterError, AddressError, PointAbsent, nearest
 from .places import place
-from .points import ALIASES, POINTS, Address, AddressLike, before_layers, parse
+from .points import ALIASES, ATTENTION_POINTS, POINTS, Address, AddressLike, before_layers, parse
 from .sites import AttentionSite, HeadOutSite, ModuleSite, ResidMidSite, Site
 
 
@@ -111,11 +111,20 @@ class Layout:
         return self._roles[layer]
 
     def _variant(self, layer: int) -> Adapter:
+        roles, path = self.adapter, self.block(layer)
         for variant in self.adapter.variants:
-            has = variant.has is not None and f"{self.block(layer)}.{variant.has}" in self.modules
-            if has or layer in variant.layers:
-                return replace(self.adapter, **variant.changes)
-        return self.adapter
+            if callable(variant.has):
+                fits = variant.has(self.modules[path])
+            else:
+                fits = variant.has is not None and f"{path}.{variant.has}" in self.modules
+            if not fits and layer not in variant.layers:
+                continue
+            changes = dict(variant.changes)
+            for field in ("absent", "departures"):
+                if field in changes:
+                    changes[field] = {**getattr(roles, field), **changes[field]}
+            roles = replace(roles, **changes)
+        return roles
 
     def role(self, layer: int, *names: str | None) -> str:
         """Path of a part of a block, such as ``role(3, "self_attn", "o_proj")``.
@@ -233,6 +242,9 @@ class Layout:
             shown = f"{key}.input" if edge == "input" else (key or "logits")
             shown += f"#{call}" if call is not None else ""
             return ModuleSite(shown, path, edge, call, whole=edge == "output")
+        inside = self._attention_inside(parsed)
+        if inside is not None:
+            return inside
         name = parsed.name if parsed.name in POINTS else ALIASES.get(parsed.name, parsed.name)
         if name not in POINTS:
             raise self._unknown(address, parsed)
@@ -265,6 +277,14 @@ class Layout:
             if spelling in self.modules and spelling:
                 return spelling
         return None
+
+    def _attention_inside(self, parsed: Address) -> Site | None:
+        """An attention point behind a module's path: ``"layers.0.self_attn.1.pattern"``."""
+        name, _, point = parsed.name.rpartition(".")
+        if not name or point not in ATTENTION_POINTS or parsed.edge or parsed.call is not None:
+            return None
+        path = self._module_path(name, Address(name, parsed.layer))
+        return AttentionSite(f"{self.short(path)}.{point}", path, point) if path else None
 
     def _module_path(self, address: AddressLike, parsed: Address) -> str | None:
         if isinstance(address, str) and (exact := self._exact(address)) is not None:

@@ -157,6 +157,10 @@ class Run:
             What the model returns: logits (B, S, V).
         """
         modules = [h.module for h in self.handlers.values()]
+        if cache is None and self.layout.adapter.needs_cache:
+            from mlx_lm.models.cache import make_prompt_cache
+
+            cache = make_prompt_cache(self.layout.root)
         more = {} if cache is None else {"cache": cache}
         with instrumented(modules, attention=self._attention):
             return under(self, self.layout.root, held(tokens), **more)

@@ -45,8 +45,9 @@ def finish_from(
         PointAbsent: if the norm is to be replaced and the model has none, or if the model's tail
             reads more than the last block's residual stream.
     """
-    if "lens" in layout.adapter.departures:
-        raise PointAbsent("lens", layout.adapter.departures["lens"])
+    departures = layout.roles(layout.n_layers - 1).departures
+    if "lens" in departures:
+        raise PointAbsent("lens", departures["lens"])
     if residual.ndim != 3:
         raise InputError(
             f"a residual stream has shape (batch, tokens, width); got {residual.shape}."

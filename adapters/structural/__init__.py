@@ -7,8 +7,8 @@ projection is decided by the numbers. What they cannot decide is refused with it
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import mlx.nn as nn
@@ -41,6 +41,7 @@ def find(root: nn.Module, layers: str | None = None) -> Adapter:
         stream = call.inputs[whole.stream]
         assert stream is not None
         blocks.append(find_parts(recording, call, stream))
+    _settle_factors(blocks)
     kinds: list[tuple[dict[str, Any], list[int]]] = []
     for layer, changes in enumerate(blocks):
         same = next((members for known, members in kinds if known == changes), None)
@@ -48,11 +49,19 @@ def find(root: nn.Module, layers: str | None = None) -> Adapter:
             kinds.append((changes, [layer]))
         else:
             same.append(layer)
-    counts = Counter({i: len(members) for i, (_, members) in enumerate(kinds)})
-    (most, _), *_ = counts.most_common(1)
-    base, _ = kinds[most]
-    others = [kind for i, kind in enumerate(kinds) if i != most]
-    absent = {"final_norm": NO_NORM} if whole.final_norm == NONE else {}
+    base, _ = max(kinds, key=lambda kind: len(kind[1]))
+    common = {name: _common(name, blocks) for name in ("absent", "departures")}
+    variants = []
+    for changes, members in kinds:
+        own = {n: value for n, value in changes.items() if n not in base or value != base[n]}
+        for name, shared in common.items():
+            own[name] = {k: v for k, v in changes[name].items() if k not in shared}
+            if not own[name]:
+                del own[name]
+        if own:
+            variants.append(Variant(own, layers=tuple(members)))
+    if whole.final_norm == NONE:
+        common["absent"]["final_norm"] = NO_NORM
     adapter = Adapter(
         "structural",
         embed=whole.embed,
@@ -62,11 +71,26 @@ def find(root: nn.Module, layers: str | None = None) -> Adapter:
         positions=whole.positions,
         stream=whole.stream,
         returns=max(call.results for call in whole.blocks),
+        variants=tuple(variants),
         notes=tuple(_notes(whole, kinds)),
     )
-    base = {**base, "absent": {**base["absent"], **absent}}
-    variants = tuple(Variant(changes, layers=tuple(members)) for changes, members in others)
-    return replace(adapter, variants=variants, **base)
+    return replace(adapter, **{**base, **common})
+
+
+def _common(name: str, blocks: list[dict[str, Any]]) -> dict[str, str]:
+    """What every block says under `name`."""
+    first, *others = (changes[name] for changes in blocks)
+    return {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
+
+
+def _settle_factors(blocks: list[dict[str, Any]]) -> None:
+    """Measured factors that differ by rounding only become one number."""
+    for name in ("attn_scale", "mlp_scale"):
+        measured = [changes[name] for changes in blocks if changes[name] != 1]
+        if measured and max(measured) - min(measured) <= 1e-2 * abs(median(measured)):
+            for changes in blocks:
+                if changes[name] != 1:
+                    changes[name] = float(f"{median(measured):.7g}")
 
 
 def _notes(whole: Whole, kinds: list[tuple[dict[str, Any], list[int]]]) -> list[str]:

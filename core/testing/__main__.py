@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from pathlib import Path
 
 from .matrix import LIMIT_BYTES, as_json, examine, examine_all, missing_files
+from .table import page
 
 
 def main() -> int:
@@ -16,6 +18,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every architecture of mlx-lm")
     parser.add_argument("--json", action="store_true", help="one line of JSON for each")
     parser.add_argument("--processes", type=int, default=2, help="how many side by side")
+    parser.add_argument("--table", type=Path, help="also write the page of docs/ here")
     options = parser.parse_args()
     if options.json and len(options.names) == 1:
         _bound_memory()
@@ -24,10 +27,14 @@ def main() -> int:
     if not options.names and not options.all:
         parser.error("name a configuration, or --all")
     counts: Counter[str] = Counter()
+    outcomes = []
     for outcome in examine_all(options.names or None, processes=options.processes):
+        outcomes.append(outcome)
         counts[outcome.status] += 1
         sys.stdout.write((as_json(outcome) if options.json else outcome.line()) + "\n")
         sys.stdout.flush()
+    if options.table is not None:
+        options.table.write_text(page(outcomes), encoding="utf-8")
     missing = missing_files() if options.all else []
     for file in missing:
         sys.stdout.write(f"{file:26} missing      no configuration covers this file of mlx-lm\n")

@@ -110,7 +110,8 @@ def prediction(subject: Subject, point: str, layer: int | None, change: Array) -
         return layout.block(layer - 1), "output", change
     if point == "resid_pre":
         return block, "input", change
-    if point == "resid_post" or (point == "mlp_add" and "sum" not in roles.departures):
+    whole = subject.value("resid_post", layer) is not None and "sum" not in roles.departures
+    if point == "resid_post" or (point == "mlp_add" and whole):
         return block, "output", change
 
     def inside(*names: str | None) -> str:
@@ -127,11 +128,15 @@ def prediction(subject: Subject, point: str, layer: int | None, change: Array) -
         return path, "output", change / layout.factor(layer, roles.attn_scale)
     if point == "attn_out":
         return attn_out, "output", change
+    mlp_out = inside(roles.mlp) if roles.mlp else inside(roles.down_proj)
     if point == "mlp_out":
-        return inside(roles.mlp) if roles.mlp else inside(roles.down_proj), "output", change
+        return mlp_out, "output", change
+    if point == "mlp_add":
+        path = inside(roles.post_mlp_norm) if roles.post_mlp_norm else mlp_out
+        return path, "output", change / layout.factor(layer, roles.mlp_scale)
     if point == "mlp_act":
         return inside(roles.mlp, roles.down_proj), "input", change
-    if point == "mlp_add" or subject.value("head_out", layer) is None:
+    if subject.value("head_out", layer) is None:
         return None
     out_proj = inside(roles.attn, roles.out_proj)
     if point == "head_out":

@@ -23,14 +23,16 @@ class _Stop(Exception):
 def check_leaks(subject: Subject) -> Iterator[Row]:
     """An exception and an interrupt inside the last block leave nothing behind."""
     tally = Tally("leaks", "model")
+    # The logits where the blocks are never called.
     last = subject.layout.n_layers - 1
+    where = f"layers.{last}.resid_post" if ("resid_post", last) in subject.values else "logits"
     for stop in (_Stop, KeyboardInterrupt):
         before = _state(subject)
 
         def fail(value: mx.array, stop: type[BaseException] = stop) -> mx.array:
             raise stop
 
-        edit = Edit(f"layers.{last}.resid_post", fail)
+        edit = Edit(where, fail)
         run = Run(subject.layout, edits=[edit], everything=True)
         try:
             run.execute(subject.tokens)

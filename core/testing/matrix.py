@@ -39,6 +39,7 @@ class Outcome:
             does not run here), ``"failed"`` or ``"crashed"``.
         adapter: Name of the adapter.
         points: Point → (verdict, layers on which it is proven, reason).
+        departures: Identities that the family does not keep, with reasons.
         failures: Lines on what failed.
         seconds: How long it took.
     """
@@ -47,6 +48,7 @@ class Outcome:
     status: Status
     adapter: str = ""
     points: dict[str, tuple[str, list[int], str]] = field(default_factory=dict)
+    departures: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
@@ -60,9 +62,11 @@ class Outcome:
             told = f"{len(proven)} points proven"
             if missing := [p for p in absent if not p.startswith("mixer_")]:
                 told += f", absent: {' '.join(missing)}"
+        if self.departures:
+            told += f", departs: {' '.join(self.departures)}"
         if self.failures:
             told += f"; {'; '.join(self.failures[:3])}"
-        return f"{self.name:26} {self.status:11} {self.adapter:14} {self.seconds:5.1f}s  {told}"
+        return f"{self.name:26} {self.status:11} {self.adapter:15} {self.seconds:5.1f}s  {told}"
 
 
 def model_files() -> list[str]:
@@ -92,10 +96,15 @@ def examine(name: str) -> Outcome:
     points: dict[str, tuple[str, list[int], str]] = {
         v.point: (v.status, list(v.layers), v.reason) for v in report.verdicts()
     }
-    failures = [f"{row.check} of {row.point}: {row.reason}" for row in report.failures]
-    status: Status = "proven" if report.ok else "failed"
-    seconds = time.perf_counter() - started
-    return Outcome(name, status, report.adapter, points, failures, seconds=seconds)
+    return Outcome(
+        name,
+        "proven" if report.ok else "failed",
+        report.adapter,
+        points,
+        report.departures,
+        [f"{row.check} of {row.point}: {row.reason}" for row in report.failures],
+        seconds=time.perf_counter() - started,
+    )
 
 
 def examine_apart(name: str) -> Outcome:

@@ -60,6 +60,7 @@ class Report(AnalysisResult):
         adapter: Name of the adapter that was checked.
         checks: All rows, in the order of the checks.
         notes: The adapter's notes.
+        departures: Identities that the family does not keep, by the adapter's word, with reasons.
     """
 
     result_type: ClassVar[str] = "adapter_report"
@@ -68,6 +69,7 @@ class Report(AnalysisResult):
     adapter: str
     checks: list[Row] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    departures: dict[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -92,6 +94,8 @@ class Report(AnalysisResult):
         parts = [f"{proven} points proven"]
         if absent := by_status.get("absent"):
             parts.append(f"absent: {', '.join(absent)}")
+        if self.departures:
+            parts.append(f"departs from: {', '.join(self.departures)}")
         if self.failures:
             failed = dict.fromkeys(f"{row.check} of {row.point}" for row in self.failures)
             parts.append(f"FAILED: {', '.join(failed)}")

@@ -95,6 +95,8 @@ def check_adapter(
             report.checks += _outcome(check, subject)
     report.checks += _outcome(unedited.check_unedited, subject)
     report.checks = excused(report.checks, subject)
+    for layer in range(wrapped.layout.n_layers):
+        report.departures.update(wrapped.layout.roles(layer).departures)
     return report
 
 
@@ -116,7 +118,6 @@ def excused(rows: list[Row], subject: Subject) -> list[Row]:
     not hold, with the reason. One that holds all the same is a mistake too.
     """
     layout = subject.layout
-    everywhere = subject.model.adapter.departures
     declared: dict[str, dict[int, str]] = {}
     for layer in range(layout.n_layers):
         for check, reason in layout.roles(layer).departures.items():
@@ -125,13 +126,14 @@ def excused(rows: list[Row], subject: Subject) -> list[Row]:
     used = set()
     for row in rows:
         reasons = declared.get(row.check, {})
-        if row.status == "failed" and row.check in {*everywhere, *declared}:
+        if row.status == "failed" and reasons:
             known = [reasons[layer] for layer in row.layers if layer in reasons]
             if len(known) == len(row.layers):
                 used.add(row.check)
-                row = replace(row, status="skipped", reason=(known or [everywhere[row.check]])[0])
+                reason = (known or list(reasons.values()))[0]
+                row = replace(row, status="skipped", reason=reason)
         result.append(row)
-    for check in {*everywhere, *declared} - used:
+    for check in set(declared) - used:
         reason = "is declared as a departure, and the identity holds"
         result.append(Row(check, "model", (), "failed", None, reason))
     return result

@@ -31,11 +31,16 @@ def check_gradients(subject: Subject) -> Iterator[Row]:
     if not keys:
         return
     tallies: dict[str, Tally] = {}
-    _, found = subject.model.gradients(
-        subject.tokens,
-        lambda logits: mx.where(held == 0, 0, logits.astype(mx.float32) * held).sum(),
-        [address(key) for key in keys],
-    )
+    try:
+        _, found = subject.model.gradients(
+            subject.tokens,
+            lambda logits: mx.where(held == 0, 0, logits.astype(mx.float32) * held).sum(),
+            [address(key) for key in keys],
+        )
+    except ValueError as refusal:
+        reason = f"cannot be differentiated: {refusal}"
+        yield Row("gradient", "model", (), "failed", None, reason)
+        return
     for point, layer in keys:
         tally = tallies.setdefault(point, Tally("gradient", point))
         key = subject.layout.site(address((point, layer))).key

@@ -71,7 +71,12 @@ class Subject:
 
     def bare(self, tokens: mx.array) -> mx.array:
         """Logits of the model alone, evaluated."""
-        logits = logits_of(self.root(tokens))
+        if self.model.adapter.needs_cache:
+            from mlx_lm.models.cache import make_prompt_cache
+
+            logits = logits_of(self.root(tokens, cache=make_prompt_cache(self.root)))
+        else:
+            logits = logits_of(self.root(tokens))
         mx.eval(logits)
         return logits
 

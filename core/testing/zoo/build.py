@@ -13,13 +13,17 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from ...errors import LoadError
+from ...trace import random_from
 
 #: A configuration that forgets a size gets mlx-lm's default, which may be billions.
 MOST_PARAMETERS = 3_000_000
 
 #: Parameters that keep their initial values, less a little: decay rates and the like, which
 #: make sense in a narrow range only.
-_NARROW = ("A_log", "dt_bias", "dt_proj.bias", "time_", "w0", "a0", "v0", "k_k", "k_a")
+_NARROW = (
+    *("A_log", "dt_bias", "dt_proj.bias", "x_proj", "recurrent_gate", "_res_proj"),
+    *("time_", "w0", "a0", "v0", "k_k", "k_a"),
+)
 
 
 def build(config: Mapping[str, Any], file: str, *, seed: int = 0) -> nn.Module:
@@ -38,7 +42,8 @@ def build(config: Mapping[str, Any], file: str, *, seed: int = 0) -> nn.Module:
     """
     module = import_module(f"mlx_lm.models.{file}")
     full = copy.deepcopy({"model_type": file, **config})
-    model: nn.Module = module.Model(module.ModelArgs.from_dict(full))
+    with random_from(seed):
+        model: nn.Module = module.Model(module.ModelArgs.from_dict(full))
     parameters: Any = tree_flatten(model.parameters())
     count = sum(array.size for _, array in parameters)
     if count > MOST_PARAMETERS:
@@ -58,7 +63,8 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
             return (old + 0.1 * noise).astype(old.dtype)
         if old.ndim < 2:
             return (old + 0.3 * noise).astype(old.dtype)
-        scale = 1.0 if "embed" in path else 1.5 / old.shape[-1] ** 0.5
+        inputs = old.shape[-1] if old.shape[-1] > 1 else old.shape[-2]
+        scale = 1.0 if "embed" in path else 1.5 / inputs**0.5
         return (scale * noise).astype(old.dtype)
 
     model.update(tree_map_with_path(drawn, model.parameters()))

@@ -14,6 +14,17 @@ def text(name: str, config: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"vocab_size": 97, "text_config": {"model_type": name, **config}, **more}
 
 
+GEMMA4 = {
+    **SMALL,
+    "num_hidden_layers": 4,
+    "global_head_dim": 16,
+    "vocab_size_per_layer_input": 97,
+    "num_kv_shared_layers": 2,
+    "hidden_size_per_layer_input": 8,
+    "sliding_window": 4,
+    "sliding_window_pattern": 2,
+}
+
 WRAPPERS: dict[str, dict[str, Any]] = {
     "deepseek_v41": {
         **LATENT,
@@ -54,31 +65,21 @@ WRAPPERS: dict[str, dict[str, Any]] = {
             "rope_theta": 1000.0,
         },
     ),
-    "gemma4_text": {
-        **SMALL,
-        "num_hidden_layers": 4,
-        "global_head_dim": 16,
-        "vocab_size_per_layer_input": 97,
-        "num_kv_shared_layers": 2,
-        "hidden_size_per_layer_input": 8,
-        "sliding_window": 4,
-        "sliding_window_pattern": 2,
+    "gemma4_text": GEMMA4,
+    "gemma4_text/plain": {**GEMMA4, "num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0},
+    "gemma4_text/experts": {
+        **GEMMA4,
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 32,
     },
-    "gemma4": text(
-        "gemma4_text",
-        {
-            **SMALL,
-            "num_hidden_layers": 4,
-            "global_head_dim": 16,
-            "vocab_size_per_layer_input": 97,
-            "num_kv_shared_layers": 2,
-            "hidden_size_per_layer_input": 8,
-            "sliding_window": 4,
-            "sliding_window_pattern": 2,
-        },
-    ),
+    "gemma4": text("gemma4_text", GEMMA4),
     "kimi_k25": text("kimi_k25", LATENT),
     "kimi_k3": text("kimi_linear", HYBRID["kimi_linear"]),
+    "kimi_k3/residual-attention": text(
+        "kimi_linear", {**HYBRID["kimi_linear"], "num_hidden_layers": 4, "attn_res_block_size": 2}
+    ),
     "kimi_vl": text("deepseek_v3", LATENT),
     "lfm2-vl": text("lfm2", HYBRID["lfm2"]),
     "llama4": text(
