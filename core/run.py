@@ -154,7 +154,7 @@ class Run:
             cache: mlx-lm's list of key/value caches, or None.
 
         Returns:
-            What the model returns: logits (B, S, V).
+            What the model returns, the first of it if there are several things: logits (B, S, V).
         """
         modules = [h.module for h in self.handlers.values()]
         if cache is None and self.layout.adapter.needs_cache:
@@ -163,7 +163,8 @@ class Run:
             cache = make_prompt_cache(self.layout.root)
         more = {} if cache is None else {"cache": cache}
         with instrumented(modules, attention=self._attention):
-            return under(self, self.layout.root, held(tokens), **more)
+            output = under(self, self.layout.root, held(tokens), **more)
+        return output[0] if isinstance(output, (tuple, list)) else output
 
     def keeps(self, site: Site) -> bool:
         """Whether a run of everything keeps what `site` reads: not every module's input."""

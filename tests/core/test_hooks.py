@@ -339,7 +339,9 @@ class OddModel(nn.Module):
         return self.embed.as_linear(x)
 
 
-ODD = Adapter("odd", embed="embed", layers="layers", attn="mixer", mlp="again", final_norm="none")
+ODD = Adapter(
+    "odd", embed="embed", layers="layers", attn="mixer", mlp="again", final_norm="none", returns=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -463,6 +465,29 @@ def test_edits_of_tuples_and_keywords(odd: InterpretableModel) -> None:
 
     odd.run_with_hooks(IDS, [("layers.1.mixer", look)])
     assert seen == [((), ["flag", "hidden"], "extra")]
+
+
+def test_a_model_that_returns_more_than_logits(make: Any) -> None:
+    class Pair(OddModel):
+        def __call__(self, tokens: mx.array) -> tuple[mx.array, str]:
+            return super().__call__(tokens), "more"
+
+    pair = InterpretableModel(make.randomised(Pair()), adapter=ODD)
+    single = InterpretableModel(make.randomised(OddModel()), adapter=ODD)
+    bare = single.model(mx.array([IDS]))
+    assert mx.array_equal(pair.run_with_hooks(IDS), bare)
+    logits, cache = pair.run_with_cache(IDS)
+    assert mx.array_equal(logits, bare) and mx.array_equal(cache["logits"], bare)
+    assert pair.run_with_cache(IDS, ["output"])[1]["output"][1] == "more"
+    with pair.trace(IDS) as trace:
+        pair.output[:, -1] = 0
+    assert mx.array_equal(trace.output[:, :-1], bare[:, :-1])
+    assert mx.all(trace.output[:, -1] == 0)
+    assert trace.activations["layers.1.mixer.inner"].shape == (1, 4, 8)
+    number, _ = pair.gradients(IDS, lambda x: x[0, -1, 3], ["layers.1.mixer.inner"])
+    assert number.item() == pytest.approx(bare[0, -1, 3].item(), abs=1e-5)
+    residual = mx.ones((1, 2, 8))
+    assert mx.array_equal(pair.finish_from(residual), single.finish_from(residual))
 
 
 def test_the_outputs_own_proxy_of_a_tuple(odd: InterpretableModel) -> None:
