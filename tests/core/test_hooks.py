@@ -467,6 +467,16 @@ def test_edits_of_tuples_and_keywords(odd: InterpretableModel) -> None:
     assert seen == [((), ["flag", "hidden"], "extra")]
 
 
+def test_arguments_by_name_are_copies_as_well(odd: InterpretableModel) -> None:
+    """The block adds what it passed by name to the stream: a hook must not reach it."""
+
+    def through_names(inputs: Any, output: Any, wrapper: Any) -> None:
+        wrapper.kwargs["hidden"][:] = 5
+
+    bare = odd.model(mx.array([IDS]))
+    assert mx.array_equal(odd.run_with_hooks(IDS, [("layers.1.mixer", through_names)]), bare)
+
+
 def test_a_model_that_returns_more_than_logits(make: Any) -> None:
     class Pair(OddModel):
         def __call__(self, tokens: mx.array) -> tuple[mx.array, str]:

@@ -395,6 +395,18 @@ def test_reports_tell_what_each_edit_did(llama_model: InterpretableModel) -> Non
     )
 
 
+def test_the_largest_change_is_over_all_calls(llama_model: InterpretableModel) -> None:
+    for first, second in ((5.0, 1.0), (1.0, 5.0)):
+
+        def add(x: mx.array, call: Any, steps: tuple[float, float] = (first, second)) -> mx.array:
+            return x + steps[call.index]
+
+        edit = {"layers.0.self_attn.rope": add}
+        with llama_model.trace(IDS, edit) as trace:
+            pass
+        assert trace.reports[0].largest_change == pytest.approx(5.0, rel=1e-6)
+
+
 def test_reports_and_activations_wait_for_the_end(llama_model: InterpretableModel) -> None:
     trace = llama_model.trace(IDS)
     for act in (lambda: trace.read("layers.0"), lambda: trace.output, trace.names):
