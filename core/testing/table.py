@@ -37,7 +37,9 @@ def page(outcomes: Sequence[Outcome]) -> str:
     for outcome in shown:
         lines += _reasons(outcome)
     lines += ["", "## Files that do not run here", ""]
-    lines += [f"- {o.name}: {o.reason or '; '.join(o.failures)}" for o in outcomes if not o.points]
+    lines += [
+        f"- **{o.name}**: {o.reason or '; '.join(o.failures)}" for o in outcomes if not o.points
+    ]
     counts = {o.status: sum(1 for x in outcomes if x.status == o.status) for o in outcomes}
     told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
     return "\n".join([*lines, "", f"{len(outcomes)} configurations: {told}.", ""])
@@ -47,6 +49,11 @@ def rows(text: str) -> dict[str, str]:
     """Name → row of the table in a page."""
     table = [line for line in text.splitlines() if line.startswith("| ") and "`" not in line]
     return {line.split("|")[1].strip(): line for line in table if "---" not in line}
+
+
+def reasons(text: str, name: str) -> list[str]:
+    """The lines of a page that give reasons for one architecture."""
+    return [line for line in text.splitlines() if line.startswith(f"- **{name}**")]
 
 
 def expected_names() -> list[str]:
@@ -68,12 +75,12 @@ def _reasons(outcome: Outcome) -> list[str]:
             if point not in grouped.setdefault(part, []) and not _is_usual(part):
                 grouped[part].append(point)
     lines = [
-        f"- {outcome.name}: {', '.join(f'`{p}`' for p in points)}: {reason}"
+        f"- **{outcome.name}**: {', '.join(f'`{p}`' for p in points)}: {reason}"
         for reason, points in grouped.items()
         if points
     ]
     lines += [
-        f"- {outcome.name} departs from the identity `{check}`: {reason}"
+        f"- **{outcome.name}** departs from the identity `{check}`: {reason}"
         for check, reason in outcome.departures.items()
     ]
     return lines
