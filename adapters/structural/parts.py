@@ -121,7 +121,8 @@ def find_parts(recording: Recording, call: Seen, stream: Array) -> Changes:
 
 def _without_sum(block: Block) -> None:
     """The block as a whole is no sum; its first half may be one, read by the MLP's norm."""
-    for point in ("attn_add", "mlp_add", "mixer_add", "resid_mid", "mlp_out", "mlp_act"):
+    first = ("attn_add",) if block.attentions else ("mixer_out", "mixer_add")
+    for point in (*first, "mlp_add", "resid_mid", "mlp_out", "mlp_act"):
         block.absent[point] = NO_SUM
     for reader in block.calls:
         if not is_norm(reader) or reader.input is None or close(reader.input, block.stream):

@@ -34,6 +34,10 @@ def close(a: Array | None, b: Array | None, relative: float = 1e-6) -> bool:
     return bool(np.abs(a - b).max(initial=0) <= relative * largest)
 
 
+#: So many numbers are enough to find a sum; all of them must confirm it.
+SEARCHED = 512
+
+
 @dataclass(frozen=True)
 class Term:
     """A call whose output, times a factor, reaches the residual stream."""
@@ -61,35 +65,31 @@ def terms_of(
             continue
         if not any(close(call.output, other.output) for other in distinct):
             distinct.append(call)
-    outputs = [np.ravel(call.output) for call in distinct if call.output is not None]
-    want = np.ravel(delta)
-    largest = float(np.abs(want).max())
-    if not largest:
+    want, largest = np.ravel(delta), float(np.abs(delta).max())
+    if not largest or not distinct:
         return None
-    allowed = relative * largest
-    for size in range(1, most + 1):
-        best: tuple[float, tuple[int, ...]] = (np.inf, ())
-        for chosen in combinations(range(len(outputs)), size):
-            error = float(np.abs(want - sum(outputs[i] for i in chosen)).max())
-            best = min(best, (error, chosen))
-        if best[0] <= allowed:
-            return sorted((Term(distinct[i]) for i in best[1]), key=lambda t: t.call.time)
-    for size in range(1, most + 1):
-        found = _scaled(want, outputs, size, allowed)
-        if found is not None:
-            factors, chosen = found
-            terms = [Term(distinct[i], f) for i, f in zip(chosen, factors, strict=True)]
-            return sorted(terms, key=lambda t: t.call.time)
+    outputs = np.stack([np.ravel(call.output) for call in distinct if call.output is not None])
+    few = np.random.default_rng(0).permutation(want.size)[:SEARCHED]
+    for factors_too in (False, True):
+        for size in range(1, min(most, len(distinct)) + 1):
+            chosen, factors = _best(want[few], outputs[:, few], size, factors_too)
+            error = float(np.abs(want - factors @ outputs[list(chosen)]).max())
+            if error <= relative * largest:
+                found = zip(chosen, factors, strict=True)
+                terms = [Term(distinct[i], float(factor)) for i, factor in found]
+                return sorted(terms, key=lambda term: term.call.time)
     return None
 
 
-def _scaled(
-    want: Array, outputs: Sequence[Array], size: int, allowed: float
-) -> tuple[list[float], tuple[int, ...]] | None:
-    best: tuple[float, list[float], tuple[int, ...]] = (np.inf, [], ())
+def _best(
+    want: Array, outputs: Array, size: int, factors_too: bool
+) -> tuple[tuple[int, ...], Array]:
+    """The rows of `outputs` whose sum comes nearest to `want`, and their factors."""
+    best: tuple[float, tuple[int, ...], Array] = (np.inf, (), np.ones(size))
     for chosen in combinations(range(len(outputs)), size):
-        columns = np.stack([outputs[i] for i in chosen], 1)
-        factors = np.linalg.lstsq(columns, want, rcond=None)[0]
-        error = float(np.abs(want - columns @ factors).max())
-        best = min(best, (error, [float(f) for f in factors], chosen))
-    return (best[1], best[2]) if best[0] <= allowed else None
+        rows = outputs[list(chosen)]
+        factors = np.linalg.lstsq(rows.T, want, rcond=None)[0] if factors_too else np.ones(size)
+        error = float(np.abs(want - factors @ rows).max())
+        if error < best[0]:
+            best = error, chosen, factors
+    return best[1], best[2]
