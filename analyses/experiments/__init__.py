@@ -1,0 +1,1 @@
+"""Published experiments, whole: from the prompts to the numbers that a paper would print."""
