@@ -12,7 +12,7 @@ from ..display import show_lines, show_text
 from ..plugins import Analysis
 from .docstrings import split_docstring
 from .options import POCKET, Json, ModelName, Rows, Save
-from .parameters import Parameter, parameters_of
+from .parameters import PROMPT, Parameter, parameters_of
 from .show import ROWS, run_analysis, show_result
 
 #: The options of every analysis: annotation and default.
@@ -23,6 +23,7 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "rows": (Rows, ROWS),
 }
 _PREFIX = "common_"
+_PROMPT = f"{_PREFIX}prompt"
 
 
 def analysis_command(analysis: Analysis[..., Any]) -> Any:
@@ -31,11 +32,14 @@ def analysis_command(analysis: Analysis[..., Any]) -> Any:
 
     def run(**given: Any) -> None:
         common = {name: given.pop(_PREFIX + name) for name in _COMMON}
+        for parameter in filter(lambda p: p.prompt, parameters):
+            given[parameter.name] = _one_of(given[parameter.name], given.pop(_PROMPT), parameter)
         values = read_values(analysis.name, parameters, given)
         result = run_analysis(analysis, common["model"], **values)
         show_result(result, json=common["json"], save=common["save"], limit=common["rows"])
 
     declared = [_declare(p) for p in parameters]
+    declared += [_declare_prompt(p) for p in parameters if p.prompt]
     for name, (annotation, default) in _COMMON.items():
         declared.append(
             inspect.Parameter(
@@ -68,7 +72,7 @@ def read_values(
     values = {}
     for parameter in parameters:
         words = given[parameter.name]
-        shown = parameter.name.upper() if parameter.positional else parameter.option
+        shown = _shown(parameter)
         if parameter.reader is None:
             if words is not None or parameter.required:
                 raise typer.BadParameter(
@@ -90,15 +94,47 @@ def read_values(
     return values
 
 
+def _shown(parameter: Parameter) -> str:
+    """What a message calls the parameter."""
+    name = parameter.name.upper() if parameter.positional else parameter.option
+    return f"{name} or {PROMPT}" if parameter.prompt else name
+
+
+def _one_of(words: Any, prompt: Any, parameter: Parameter) -> Any:
+    """What stood without a name, or behind ``--prompt``.
+
+    Raises:
+        BadParameter: if there are both.
+    """
+    if words and prompt:
+        raise typer.BadParameter(
+            "give it once, in one of the two ways.", param_hint=_shown(parameter)
+        )
+    return words or prompt
+
+
+def _declare_prompt(parameter: Parameter) -> inspect.Parameter:
+    """``--prompt``, as typer reads it."""
+    many = parameter.reader is not None and parameter.reader.many
+    kind: Any = list[str] | None if many else str | None
+    told = f"Another way to give {parameter.name.upper()}." + (" May be repeated." if many else "")
+    made = typer.Option(PROMPT, metavar="TEXT", help=told, show_default=False)
+    return inspect.Parameter(
+        _PROMPT, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, made]
+    )
+
+
 def _declare(parameter: Parameter) -> inspect.Parameter:
     """A parameter as typer reads it: words, or a flag, or nothing."""
     reader, told = parameter.reader, [parameter.help] if parameter.help else []
     kind: Any = list[str] | None if reader and reader.many else str | None
     names, metavar = [parameter.option], reader.shown if reader else "PYTHON"
+    must = parameter.required and reader is not None and not parameter.prompt
     if reader is None:
         told = [f"Only from Python: {parameter.kind}.", *told]
     elif parameter.positional:
-        kind = list[str] if reader.many else str if parameter.required else str | None
+        kind = list[str] if reader.many else str
+        kind = kind if must else kind | None
     elif reader.flag:
         kind = bool | None
         names = [f"{parameter.option}/--no-{parameter.option[2:]}"]
@@ -114,7 +150,6 @@ def _declare(parameter: Parameter) -> inspect.Parameter:
         made = typer.Option(*names, help=help_text, metavar="", show_default=False)
     else:
         made = typer.Option(*names, metavar=metavar, help=help_text, show_default=False)
-    must = parameter.required and reader is not None
     return inspect.Parameter(
         parameter.name,
         inspect.Parameter.KEYWORD_ONLY,

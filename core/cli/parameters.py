@@ -16,6 +16,9 @@ from .readers import Reader, reader_for, reader_like
 #: Options of every command, whose names an analysis' own parameter cannot have.
 TAKEN = ("model", "json", "save", "rows", "debug", "help")
 
+#: Gives the one text of an analysis, whatever its parameter is called.
+PROMPT = "--prompt"
+
 _MISSING = inspect.Parameter.empty
 _UNKNOWN = object()
 
@@ -30,6 +33,7 @@ class Parameter:
         reader: How it is read; None if only Python can give it.
         required: Whether it has no default.
         positional: Whether it stands on the command line without its name.
+        prompt: Whether ``--prompt`` is another way to write it.
         default: As declared.
         help: What the docstring says of it.
         kind: The annotation as text.
@@ -40,6 +44,7 @@ class Parameter:
     reader: Reader | None
     required: bool
     positional: bool
+    prompt: bool
     default: Any
     help: str
     kind: str
@@ -57,6 +62,7 @@ def parameters_of(analysis: Analysis[..., Any]) -> list[Parameter]:
     positional = _positional(declared, readers, analysis.fn)
     # Only the last one may take any number of words.
     positional = [n for n in positional if n == positional[-1] or not _many(readers[n])]
+    prompt = _prompt(declared, readers, positional, analysis.name)
     return [
         Parameter(
             name=p.name,
@@ -64,6 +70,7 @@ def parameters_of(analysis: Analysis[..., Any]) -> list[Parameter]:
             reader=readers[p.name],
             required=p.default is _MISSING,
             positional=p.name in positional,
+            prompt=p.name == prompt,
             default=p.default,
             help=told.get(p.name, ""),
             kind=_kind(p),
@@ -98,6 +105,23 @@ def _positional(
         if parameter.default is _MISSING or (may_be_prompt and len(names) == index):
             names.append(parameter.name)
     return names
+
+
+def _prompt(
+    declared: list[inspect.Parameter],
+    readers: dict[str, Reader | None],
+    positional: list[str],
+    analysis: str,
+) -> str | None:
+    """Name of the text that ``--prompt`` gives too: the first parameter, if it alone is one.
+
+    Of two texts (a clean and a corrupted one, say) neither is the prompt.
+    """
+    if len(positional) != 1 or declared[0].name != positional[0]:
+        return None
+    reader = readers[positional[0]]
+    taken = any(option_name(analysis, p.name) == PROMPT for p in declared[1:])
+    return None if taken or reader is None or reader.shown != "TEXT" else positional[0]
 
 
 def _reader(parameter: inspect.Parameter, fn: Any, *, first: bool) -> Reader | None:
