@@ -85,7 +85,8 @@ class Edit:
         fn: ``fn(activation)``, ``fn(activation, call)`` or mlux's ``fn(inputs, output, wrapper)``;
             returns the activation to go on with. The three-argument form may return None, which
             means that it only looked.
-        allow_unchanged: Do not mind if no number changes (sweeps meet such cells).
+        allow_unchanged: Do not mind if no number changes (sweeps meet such cells). A function
+            with a true attribute ``may_change_nothing`` says so itself, and is still counted.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Edit:
         self.allow_unchanged = allow_unchanged
         self.fired = 0
         self._style = _style(fn)
-        self._only_looked = False
+        self._only_looked = bool(getattr(fn, "may_change_nothing", False))
         self._counts: list[mx.array] = []
         self._sizes: list[mx.array] = []
 

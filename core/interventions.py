@@ -6,15 +6,41 @@ Each keeps shape and dtype. Use them in ``model.trace(prompt, interventions={add
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 
 from .arrays import held
 from .errors import EditError
+from .points import AddressLike
 
 Intervention = Callable[[mx.array], mx.array]
+
+#: Address → edit, or pairs of them where an address has several.
+Interventions = (
+    Mapping[AddressLike, Callable[..., Any]]
+    | Mapping[str, Callable[..., Any]]
+    | Sequence[tuple[AddressLike, Callable[..., Any]]]
+)
+
+
+def as_pairs(
+    interventions: Interventions | None,
+) -> tuple[tuple[AddressLike, Callable[..., Any]], ...]:
+    """Interventions as pairs (address, edit), in the order in which they act.
+
+    Raises:
+        EditError: if they are neither a mapping nor pairs.
+    """
+    found: Any = interventions.items() if isinstance(interventions, Mapping) else interventions
+    try:
+        return tuple((address, fn) for address, fn in found or ())
+    except (TypeError, ValueError):
+        raise EditError(
+            'interventions are {address: function}, such as {"layers.5": scale(2.0)}, or pairs; '
+            f"got {type(interventions).__name__}."
+        ) from None
 
 
 def zero_out(activation: mx.array) -> mx.array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from .choose import choose_adapter
 from .edits import Edit
 from .errors import InputError, PluginError
 from .generation import generate, generate_batch, stream_generate
+from .interventions import Interventions, as_pairs
 from .layout import Layout, PointStatus
 from .loading import evaluate_parameters, load
 from .points import AddressLike
@@ -26,8 +27,6 @@ from .run import Run
 from .tail import Norm, finish_from
 from .tokens import Inputs, Tokens
 from .trace import Trace, current_trace
-
-Hook = tuple[AddressLike, Callable[..., Any]]
 
 
 class InterpretableModel:
@@ -106,7 +105,7 @@ class InterpretableModel:
     def trace(
         self,
         inputs: Inputs,
-        interventions: Mapping[str, Callable[..., Any]] | None = None,
+        interventions: Interventions | None = None,
         *,
         allow_unchanged: bool = False,
     ) -> Trace:
@@ -114,10 +113,10 @@ class InterpretableModel:
 
         Args:
             inputs: Text, texts, token ids, or an array (B, S).
-            interventions: Address → edit; see `mlxray.interventions`.
+            interventions: Address → edit, or pairs; see `mlxray.interventions`.
             allow_unchanged: Accept edits that change no number.
         """
-        edits = self._edits((interventions or {}).items(), allow_unchanged)
+        edits = self._edits(interventions, allow_unchanged)
         return Trace(self, inputs, edits, allow_unchanged=allow_unchanged)
 
     def run_with_cache(
@@ -125,7 +124,7 @@ class InterpretableModel:
         inputs: Inputs,
         hooks: Sequence[AddressLike] | None = None,
         *,
-        interventions: Mapping[str, Callable[..., Any]] | None = None,
+        interventions: Interventions | None = None,
         allow_unchanged: bool = False,
     ) -> tuple[mx.array, ActivationCache]:
         """Run once and keep activations.
@@ -141,7 +140,7 @@ class InterpretableModel:
             Logits (B, S, V) and the cache, evaluated.
         """
         batch = self.tokens.batch(inputs)
-        edits = self._edits((interventions or {}).items(), allow_unchanged)
+        edits = self._edits(interventions, allow_unchanged)
         run = Run(self.layout, watch=hooks or (), edits=edits, everything=hooks is None)
         logits = run.execute(batch.ids)
         kept = run.values()
@@ -151,14 +150,15 @@ class InterpretableModel:
         return logits, ActivationCache(kept, self.layout, facts)
 
     def run_with_hooks(
-        self, inputs: Inputs, hooks: Sequence[Hook] = (), *, allow_unchanged: bool = False
+        self, inputs: Inputs, hooks: Interventions = (), *, allow_unchanged: bool = False
     ) -> mx.array:
         """Run once with edits.
 
         Args:
             inputs: As in `trace`.
-            hooks: Pairs (address, fn); fn is ``fn(activation)``, ``fn(activation, call)`` or
-                ``fn(inputs, output, wrapper)``, and returns the activation to go on with.
+            hooks: Pairs (address, fn), or a mapping; fn is ``fn(activation)``,
+                ``fn(activation, call)`` or ``fn(inputs, output, wrapper)``, and returns the
+                activation to go on with.
             allow_unchanged: Accept edits that change no number.
 
         Returns:
@@ -213,18 +213,18 @@ class InterpretableModel:
         metric: Callable[[mx.array], mx.array],
         addresses: Sequence[AddressLike],
         *,
-        interventions: Mapping[str, Callable[..., Any]] | None = None,
+        interventions: Interventions | None = None,
         positions: Sequence[int] | None = None,
     ) -> tuple[mx.array, dict[str, mx.array]]:
         """A scalar of the logits and its exact gradient at each address; see `gradients`."""
-        edits = [(e.address, e.fn) for e in self._edits((interventions or {}).items(), True)]
+        edits = [(e.address, e.fn) for e in self._edits(interventions, True)]
         ids = self.tokens.batch(inputs).ids
         return _gradients.gradients(
             self.layout, ids, metric, addresses, edits=edits, positions=positions
         )
 
-    def _edits(self, pairs: Iterable[Hook], allow_unchanged: bool) -> list[Edit]:
-        site = self.layout.site
+    def _edits(self, interventions: Interventions | None, allow_unchanged: bool) -> list[Edit]:
+        pairs, site = as_pairs(interventions), self.layout.site
         return [Edit(site(a).key, fn, allow_unchanged=allow_unchanged) for a, fn in pairs]
 
     # Text; `model` in these functions is this object

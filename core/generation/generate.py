@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from ..errors import EditError, InputError
+from ..errors import InputError
+from ..interventions import Interventions, as_pairs
 from ..points import AddressLike
 from ..results.generation import GenerationResult
 from .prompts import Message, Prompt, is_chat
@@ -17,13 +18,6 @@ from .stream import Callback, Generation, Options
 
 if TYPE_CHECKING:
     from ..model import InterpretableModel
-
-#: Address → edit, or pairs of them where an address has several.
-Interventions = (
-    Mapping[AddressLike, Callable[..., Any]]
-    | Mapping[str, Callable[..., Any]]
-    | Sequence[tuple[AddressLike, Callable[..., Any]]]
-)
 
 
 def stream_generate(
@@ -62,7 +56,7 @@ def stream_generate(
     options = Options(
         max_tokens=max_tokens,
         sampling=sampling,
-        interventions=_pairs(interventions),
+        interventions=as_pairs(interventions),
         stop_tokens=_ids(stop_tokens),
         stop_strings=stop_strings,
         callback=callback,
@@ -217,17 +211,6 @@ def generate_batch(
         )
         for index, row in enumerate(rows)
     ]
-
-
-def _pairs(interventions: Any) -> tuple[tuple[AddressLike, Callable[..., Any]], ...]:
-    pairs = interventions.items() if isinstance(interventions, Mapping) else interventions or ()
-    try:
-        return tuple((address, fn) for address, fn in pairs)
-    except (TypeError, ValueError):
-        raise EditError(
-            'interventions are {address: function}, such as {"layers.5": scale(2.0)}, or pairs; '
-            f"got {type(interventions).__name__}."
-        ) from None
 
 
 def _ids(stop_tokens: Any) -> frozenset[int] | None:

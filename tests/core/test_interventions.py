@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from mlxray import InterpretableModel
 from mlxray import interventions as iv
-from mlxray.errors import EditError
+from mlxray.errors import EditChangedNothing, EditError
+from mlxray.testing.zoo import small_model
 
 from .reference import numbers
 from .test_values import bend
@@ -172,3 +173,34 @@ def test_in_every_way_of_running(llama_model: InterpretableModel) -> None:
         cached, _ = llama_model.run_with_cache(IDS, [], interventions={"layers.1": edit})
         assert mx.array_equal(in_trace.output, hooked), name
         assert mx.array_equal(in_trace.output, cached), name
+
+
+def test_pairs_stand_wherever_a_mapping_does():
+    model = InterpretableModel(small_model("llama"))
+    twice = [("layers.0.resid_post", iv.scale(2.0)), ("layers.0.resid_post", iv.scale(0.5))]
+    plain = model.run_with_hooks([1, 2, 3])
+    for logits in (
+        model.run_with_hooks([1, 2, 3], twice),
+        model.run_with_cache([1, 2, 3], ["logits"], interventions=twice)[0],
+    ):
+        assert mx.allclose(logits, plain, atol=1e-5).item()
+    with model.trace([1, 2, 3], interventions=twice) as trace:
+        pass
+    assert [r.fired for r in trace.reports] == [1, 1]
+    mapped = model.run_with_hooks([1, 2, 3], {"layers.0.resid_post": iv.scale(2.0)})
+    assert not mx.allclose(mapped, plain, atol=1e-3).item()
+    with pytest.raises(EditError, match="or pairs"):
+        model.run_with_hooks([1, 2, 3], iv.scale(2.0))
+
+
+def test_a_function_may_say_that_it_may_change_nothing():
+    def same(activation):
+        return activation + 0.0
+
+    model = InterpretableModel(small_model("llama"))
+    with pytest.raises(EditChangedNothing):
+        model.run_with_hooks([1, 2], [("layers.0", same)])
+    same.may_change_nothing = True
+    with model.trace([1, 2], {"layers.0": same}) as trace:
+        pass
+    assert trace.reports[0].changed == 0 and trace.reports[0].fired == 1
