@@ -10,7 +10,7 @@ from mlxray import Adapter, hookimpl
 from mlxray.adapter import Variant
 
 from .llama import LLAMA, inside
-from .mixtures import GATED, POSITIONS, ROUTED, SPARSE
+from .mixtures import GATED, POSITIONS, ROUTED, SPARSE, sparse
 
 ONE = {"resid_mid": "this block has one sub-layer only"}
 
@@ -49,6 +49,7 @@ NEMOTRON_H = replace(
                 "attn_norm": None,
                 "mlp_norm": "norm",
                 "absent": ROUTED,
+                "experts": "switch_mlp",
             },
             has="mixer.switch_mlp",
         ),
@@ -78,7 +79,7 @@ JAMBA = replace(
     kv_heads="num_key_value_heads",
     variants=(
         Variant({"attn": None, "mixer": "mamba"}, has="mamba"),
-        Variant({"absent": ROUTED}, has="feed_forward.switch_mlp"),
+        sparse("feed_forward", "switch_mlp"),
     ),
 )
 
@@ -94,7 +95,7 @@ LFM2 = replace(
     variants=(
         Variant({"attn": None, "mixer": "conv"}, has="conv"),
         Variant({"down_proj": "w2"}, has="feed_forward.w2"),
-        Variant({"absent": ROUTED}, has="feed_forward.switch_mlp"),
+        sparse("feed_forward", "switch_mlp"),
     ),
 )
 LFM2_VISION = inside(LFM2, "language_model", name="lfm2-vl", model_types=("lfm2-vl",))
@@ -130,7 +131,7 @@ QWEN3_NEXT = replace(
     variants=(
         Variant({"attn": None, "mixer": "linear_attn"}, has="linear_attn"),
         Variant({"departures": GATED}, has="self_attn"),
-        SPARSE,
+        *SPARSE,
     ),
 )
 QWEN3_5 = inside(
@@ -196,7 +197,7 @@ KIMI_LINEAR = replace(
     variants=(
         Variant({"departures": POSITIONS}, has=lambda block: not is_linear(block)),
         Variant({"attn": None, "mixer": "self_attn"}, has=is_linear),
-        SPARSE,
+        *SPARSE,
     ),
 )
 KIMI_K3 = inside(

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import mlx.nn as nn
-
 from mlxray import Adapter, hookimpl
 from mlxray.adapter import Variant
 
 from .llama import LLAMA, inside
 
 ROUTED = {"mlp_act": "tokens are routed to experts, each with activations of its own"}
+SCALED = dict.fromkeys(("router", "expert_out"), "the router scales what enters the experts")
 GATED = {"out_proj": "a gate multiplies z before the output projection"}
 POSITIONS = {"scores": "positions' part of the scores is added to scale · q @ k"}
 
 
-def routes(block: nn.Module) -> bool:
-    """Whether the MLP of a block chooses among experts."""
-    return any("Switch" in type(module).__name__ for module in block.mlp.modules())
+def sparse(mlp: str, experts: str) -> Variant:
+    """The blocks with experts, in families that also have dense ones."""
+    return Variant({"absent": ROUTED, "experts": experts}, has=f"{mlp}.{experts}")
 
 
-#: The blocks with experts, in families that also have dense ones.
-SPARSE = Variant({"absent": ROUTED}, has=routes)
+SPARSE = (sparse("mlp", "switch_mlp"), sparse("mlp", "experts"))
 
 MIXTURE = replace(
     LLAMA,
@@ -31,7 +29,7 @@ MIXTURE = replace(
         *("dots1", "ernie4_5_moe", "exaone_moe", "glm4_moe", "mellum", "mimo_v2_flash"),
         *("olmoe", "qwen2_moe", "qwen3_moe", "solar_open"),
     ),
-    variants=(SPARSE,),
+    variants=SPARSE,
 )
 QWEN3_VL = inside(MIXTURE, "language_model", name="qwen3-vl-moe", model_types=("qwen3_vl_moe",))
 # Blocks hand keys and values on to each other.
@@ -45,6 +43,7 @@ MIXTRAL = replace(
     mlp="block_sparse_moe",
     heads="num_heads",
     kv_heads="num_key_value_heads",
+    experts="switch_mlp",
     absent=ROUTED,
 )
 MINIMAX = replace(MIXTRAL, name="minimax", model_types=("minimax",), heads="num_attention_heads")
@@ -64,6 +63,7 @@ GPT_OSS = replace(
     model_types=("gpt_oss",),
     heads="num_attention_heads",
     kv_heads="num_key_value_heads",
+    experts="experts",
     absent=ROUTED,
 )
 LLAMA4_VISION = inside(
@@ -71,7 +71,7 @@ LLAMA4_VISION = inside(
     "language_model",
     name="llama4",
     model_types=("llama4",),
-    variants=(Variant({"absent": ROUTED}, has="feed_forward.experts"),),
+    variants=(Variant({"absent": {**ROUTED, **SCALED}}, has="feed_forward.experts"),),
 )
 
 # Latent attention: keys and values are expanded before the scores, so that they look plain.

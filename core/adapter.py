@@ -76,6 +76,7 @@ class Adapter:
         attn_scale, mlp_scale: Factors between a sub-layer and the residual stream.
         out_proj: Output projection, from the attention module.
         down_proj: Down projection, from the MLP.
+        experts: In a mixture, what is called with the tokens and the chosen experts, from the MLP.
         heads, kv_heads: Attributes of the attention module that count heads, or the numbers.
         attention: How the model computes attention.
         absent: Points that the family does not have, each with the reason.
@@ -108,6 +109,7 @@ class Adapter:
     mlp_scale: Scale = 1.0
     out_proj: str = "o_proj"
     down_proj: str = "down_proj"
+    experts: str | None = None
     heads: str | int = "n_heads"
     kv_heads: str | int = "n_kv_heads"
     attention: AttentionSeam = FusedAttention()

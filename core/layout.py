@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from .adapter import Adapter, Scale
 from .errors import AdapterError, AddressError, PointAbsent, nearest
+from .experts import ExpertsSite
 from .places import place
 from .points import ALIASES, ATTENTION_POINTS, POINTS, Address, AddressLike, before_layers, parse
 from .sites import AttentionSite, HeadOutSite, ModuleSite, ResidMidSite, Site
@@ -358,6 +359,8 @@ def where(site: Site) -> str:
         return f"inside {site.path}"
     if isinstance(site, HeadOutSite):
         return f"through {site.path}"
+    if isinstance(site, ExpertsSite):
+        return f"mix of {site.experts}"
     if isinstance(site, ResidMidSite):
         return f"input of {site.norm}"
     return type(site).__name__

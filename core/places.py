@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING
 
 from .adapter import Adapter, OwnSoftmax
 from .errors import PointAbsent
+from .experts import ExpertsSite
 from .points import ATTENTION_POINTS
 from .sites import AttentionSite, HeadOutSite, ModuleSite, ResidMidSite, Site
 
 if TYPE_CHECKING:
     from .layout import Layout
+
+
+#: Why a dense block has no point of a mixture.
+NO_ROUTER = "no router chooses among experts here"
 
 
 def place(layout: Layout, name: str, layer: int | None) -> Site:
@@ -34,9 +39,21 @@ def place(layout: Layout, name: str, layer: int | None) -> Site:
         return _resid_mid(layout, key, layer, roles)
     if name.startswith("mlp_"):
         return _mlp(layout, name, layer, roles)
+    if name in ("router", "expert_out"):
+        return _experts(layout, name, layer, roles)
     if name.startswith("mixer_"):
         return _mixer(layout, name, layer, roles)
     return _attention(layout, name, layer, roles)
+
+
+def _experts(layout: Layout, name: str, layer: int, roles: Adapter) -> Site:
+    if roles.mlp is not None and roles.experts is not None:
+        paths = layout.role(layer, roles.mlp), layout.role(layer, roles.mlp, roles.experts)
+        return ExpertsSite(f"layers.{layer}.{name}", *paths, name)
+    block = layout.modules[layout.block(layer)]
+    if any("expert" in path or "switch" in path for path, _ in block.named_modules()):
+        raise PointAbsent(name, "no single module answers for the chosen experts of this block")
+    raise PointAbsent(name, NO_ROUTER)
 
 
 def _of_model(layout: Layout, name: str) -> Site:

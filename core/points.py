@@ -20,7 +20,7 @@ class Point:
     Attributes:
         name: As written in an address.
         axes: Letters of the design: B batch, S tokens, D width, H heads, K key/value heads,
-            d head width, F MLP width, V vocabulary.
+            d head width, F MLP width, E experts, V vocabulary.
         per_layer: Whether an address needs a layer.
         meaning: One line for people.
     """
@@ -52,10 +52,15 @@ POINTS: dict[str, Point] = {
         Point("z", "B H S d", True, "pattern @ v, before the output projection"),
         Point("head_out", "B H S D", True, "each head's share of attn_out, bias left out"),
         Point("mlp_act", "B S F", True, "input of the MLP's down projection (neurons)"),
+        Point("router", "B S E", True, "weight of each expert in the MLP's mix, 0 if not chosen"),
+        Point("expert_out", "B S E D", True, "what each expert answers, chosen or not"),
         Point("final_norm", "B S D", False, "output of the final norm"),
         Point("logits", "B S V", False, "the model's output"),
     )
 }
+
+#: Many times as large as the stream: kept only when asked for by name.
+LARGE_POINTS = ("head_out", "expert_out")
 
 ATTENTION_POINTS = ("q", "k", "v", "scores", "pattern", "z")
 

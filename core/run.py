@@ -19,7 +19,7 @@ from .edits import Call, Edit, EditReport
 from .errors import AddressError
 from .instrument import Original, instrumented, under
 from .layout import Layout
-from .points import ATTENTION_POINTS, AddressLike
+from .points import ATTENTION_POINTS, LARGE_POINTS, AddressLike
 from .sites import AttentionSite, Site
 
 Before = Callable[[Call], None]
@@ -35,6 +35,7 @@ class Changes:
     after: list[After] = field(default_factory=list)
     point_edits: dict[str, list[Edit]] = field(default_factory=dict)
     shares: dict[int, mx.array] = field(default_factory=dict)
+    mixed: dict[tuple[str, int], mx.array] = field(default_factory=dict)
     skip: Skip | None = None
     around: Around | None = None
 
@@ -166,6 +167,12 @@ class Run:
             output = under(self, self.layout.root, held(tokens), **more)
         return output[0] if isinstance(output, (tuple, list)) else output
 
+    def call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Call one module of the model under this run."""
+        modules = [h.module for h in self.handlers.values()]
+        with instrumented(modules, attention=self._attention):
+            return under(self, module, *args, **kwargs)
+
     def keeps(self, site: Site) -> bool:
         """Whether a run of everything keeps what `site` reads: not every module's input."""
         if isinstance(site, AttentionSite):
@@ -185,6 +192,7 @@ class Run:
             handler.outputs.clear()
             if handler.made is not None:
                 handler.made.shares.clear()
+                handler.made.mixed.clear()
 
     def forget(self) -> None:
         """Let go of everything kept, so that evaluating the results holds nothing else."""
@@ -206,7 +214,7 @@ class Run:
         """What was asked for, by canonical address.
 
         With `everything`, that is each call of each module, numbered where there were several,
-        and each point that the run passed once, but `head_out`.
+        and each point that the run passed once, but for the large ones (`head_out`, `expert_out`).
         """
         found = {key: site.read(self) for key, site in self.sites.items()}
         if not self._everything:
@@ -218,7 +226,7 @@ class Run:
             else:
                 found |= {f"{name}#{i}": out for i, out in enumerate(outputs)}
         for status in self.layout.statuses():
-            if not status.available or status.point == "head_out":
+            if not status.available or status.point in LARGE_POINTS:
                 continue
             site = self.layout.site(status.address)
             try:

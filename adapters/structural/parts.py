@@ -18,6 +18,8 @@ NO_SUM = (
     "what the block adds to the residual stream is not the sum of what its modules return "
     "(with constant factors)"
 )
+EXPERTS = "tokens are routed to experts, each with activations of its own"
+SCALED = "the router changes what enters the experts"
 NO_READER = "no module receives the residual stream between attention and MLP"
 PARALLEL = "attention and MLP run in parallel, on the same stream"
 
@@ -300,10 +302,26 @@ def _down_projection(block: Block, core: Seen) -> None:
     elif is_linear(core):
         block.absent["mlp_act"] = "the MLP is a single linear module"
     else:
-        block.absent["mlp_act"] = (
-            "no single linear module gives what the MLP returns (its experts have activations "
-            "of their own)"
-        )
+        block.absent["mlp_act"] = "no single linear module gives what the MLP returns"
+        _experts(block, core)
+
+
+def _experts(block: Block, core: Seen) -> None:
+    """The module that is called with the tokens and the experts chosen for them."""
+    for seen in block.calls:
+        if core.path not in seen.parents or seen.output is None or len(seen.inputs) < 2:
+            continue
+        tokens, chosen = seen.inputs[:2]
+        if chosen is None or chosen.dtype.kind not in "iu" or tokens is None:
+            continue
+        if seen.output.shape[:-1] != chosen.shape or seen.output.shape[-1] != tokens.shape[-1]:
+            continue
+        block.absent["mlp_act"] = EXPERTS
+        if core.input is None or not np.array_equal(np.ravel(tokens), np.ravel(core.input)):
+            block.absent |= {"router": SCALED, "expert_out": SCALED}
+            return
+        block.changes["experts"] = block.name(seen)[len(block.name(core)) :].removeprefix(".")
+        return
 
 
 def is_linear(seen: Seen) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import MlxrayError
 from .attention import repeated, scores_from, sink_of, softmax_with_sink, visible
 from .grafts import grafted
+from .mixtures import mixed
 from .numbers import EFFECT, TOLERANCE, Array, Tally, distance, numpy64, random_like
 from .projections import merged
 from .report import Row
@@ -136,6 +137,10 @@ def prediction(subject: Subject, point: str, layer: int | None, change: Array) -
         return path, "output", change / layout.factor(layer, roles.mlp_scale)
     if point == "mlp_act":
         return inside(roles.mlp, roles.down_proj), "input", change
+    if point in ("router", "expert_out"):
+        router, each = subject.values["router", layer], subject.values["expert_out", layer]
+        new = (router + change, each) if point == "router" else (router, each + change)
+        return mlp_out, "output", mixed(*new) - mixed(router, each)
     if subject.value("head_out", layer) is None:
         return None
     out_proj = inside(roles.attn, roles.out_proj)
@@ -143,8 +148,8 @@ def prediction(subject: Subject, point: str, layer: int | None, change: Array) -
         return out_proj, "output", change.sum(1)
     if "out_proj" in roles.departures:
         return None
-    mixed = mixed_change(subject, point, layer, change)
-    return None if mixed is None else (out_proj, "input", merged(mixed))
+    moved = mixed_change(subject, point, layer, change)
+    return None if moved is None else (out_proj, "input", merged(moved))
 
 
 def mixed_change(subject: Subject, point: str, layer: int, change: Array) -> Array | None:

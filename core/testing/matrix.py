@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import AdapterError
+from ..places import NO_ROUTER
 from .runner import check_adapter
 from .zoo import CONFIGS, UNBUILDABLE, small_model
 
@@ -56,12 +57,16 @@ class Outcome:
     def line(self) -> str:
         """One line for people."""
         proven = [p for p, (verdict, _, _) in self.points.items() if verdict == "proven"]
-        absent = [p for p, (verdict, _, _) in self.points.items() if verdict == "absent"]
+        absent = [
+            point
+            for point, (verdict, _, reason) in self.points.items()
+            if verdict == "absent" and not point.startswith("mixer_") and NO_ROUTER not in reason
+        ]
         told = self.reason
         if self.points:
             told = f"{len(proven)} points proven"
-            if missing := [p for p in absent if not p.startswith("mixer_")]:
-                told += f", absent: {' '.join(missing)}"
+            if absent:
+                told += f", absent: {' '.join(absent)}"
         if self.departures:
             told += f", departs: {' '.join(self.departures)}"
         if self.failures:

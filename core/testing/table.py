@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..places import NO_ROUTER
 from ..points import POINTS
 from .matrix import Outcome
 from .zoo import CONFIGS, UNBUILDABLE
@@ -16,7 +17,8 @@ predicted by an independent computation, and its gradient against small differen
 (`mlxray verify MODEL` prints the same for a model of yours). `python -m mlxray.testing --all
 --table docs/architectures.md` writes this page, and a test compares it with the code.
 
-`●` proven on every layer, `◐` on those layers that have it, `·` absent, with the reason below.
+`●` proven on every layer, `◐` on those layers that have it, `·` absent, with the reason below. A point of
+attention, of another mixer or of a mixture of experts is absent without a word where a block has none.
 
 """
 
@@ -92,6 +94,6 @@ def _without_layers(reason: str) -> Iterable[str]:
 
 
 def _is_usual(reason: str) -> bool:
-    """Whether a reason says no more than that tokens are mixed in one way and not in another."""
-    usual = ("softmax attention alone mixes", "this block has no softmax attention")
+    """Whether a reason says no more than that a block is of one kind and not of another."""
+    usual = ("softmax attention alone mixes", "this block has no softmax attention", NO_ROUTER)
     return reason.startswith(usual)

@@ -19,6 +19,7 @@ from mlxray import (
     tail,
 )
 from mlxray.edits import Edit
+from mlxray.experts import ExpertsSite
 from mlxray.run import Run
 from mlxray.testing import check_adapter
 from mlxray.testing.zoo import CONFIGS
@@ -261,6 +262,18 @@ def test_cache_that_forgets(monkeypatch):
 
     monkeypatch.setattr(cache.KVCache, "update_and_fetch", forgetting)
     assert ("cache", "model") in failing(llama())
+
+
+def test_router_scaled_by_one_percent(monkeypatch):
+    exact = ExpertsSite._scores
+
+    def scaled(self, run, call):
+        scores, choice, count = exact(self, run, call)
+        return scores * 1.01, choice, count
+
+    monkeypatch.setattr(ExpertsSite, "_scores", scaled)
+    model = build({**CONFIGS["mixtral"], "num_hidden_layers": 1}, "mixtral")
+    assert ("mixture", "router") in failing(model)
 
 
 def test_a_dead_sublayer_proves_nothing():
