@@ -17,6 +17,7 @@ from mlxray.results.circuit import connected
 from .circuits import Bench, bench, edge_weights
 from .edges import Graph, graph_of, sent
 from .measure import MetricLike
+from .prompts import UnequalPair, pair
 
 #: Edges that one forward pass tries together.
 BATCH = 16
@@ -38,6 +39,7 @@ def acdc(
     ablation: str = "resample",
     position: int = -1,
     verbose: bool = False,
+    unequal: UnequalPair = "refuse",
 ) -> CircuitResult:
     """Find the edges that a behaviour needs (ACDC; Conmy et al. 2023).
 
@@ -58,6 +60,8 @@ def acdc(
             ``"zero"``, or the mean over the corrupted prompt's positions (``"mean"``).
         position: Position whose logits are measured.
         verbose: Show a progress bar.
+        unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
+            so that the last tokens stand at the same positions.
 
     Returns:
         The edges that stayed, each with the loss that its removal would have cost.
@@ -67,9 +71,10 @@ def acdc(
     """
     _check(threshold, components, ablation)
     graph = graph_of(model.layout)
-    others = _ablated(model, graph, model.tokens.batch(corrupted).ids, ablation)
-    ground = bench(model, clean, corrupted, metric, metric_kwargs, position=position, others=others)
     wanted = None if layers is None else set(model.layer_indices(layers))
+    batches = pair(model, clean, corrupted, unequal)
+    others = _ablated(model, graph, batches[1].ids, ablation)
+    ground = bench(model, *batches, metric, metric_kwargs, position=position, others=others)
     kept = dict.fromkeys(graph.edges, 0.0)
     order = [
         (receiver, count)

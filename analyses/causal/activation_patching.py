@@ -17,8 +17,9 @@ from mlxray.tokens import Batch
 from .grid import make_grid
 from .intervals import mean_and_interval
 from .measure import Measure, MetricLike, bind, last_logits
+from .pairs import AlignedPairs, PairSet
 from .patches import Dictionary
-from .prompts import pair
+from .prompts import UnequalPair, pair
 from .sources import SOURCES, source_values
 from .sweep import DEFAULT_BUDGET, Sweep
 
@@ -49,6 +50,7 @@ def activation_patching(
     features: Sequence[int] | None = None,
     budget: int = DEFAULT_BUDGET,
     seed: int = 0,
+    unequal: UnequalPair = "refuse",
     clean_text: Any = None,
     corrupted_text: Any = None,
 ) -> PatchingResult:
@@ -61,7 +63,8 @@ def activation_patching(
     Args:
         model: The model.
         clean, corrupted: Prompts of equal length, or two lists of prompts, paired; effects are
-            then means over the pairs, with 95 % bootstrap intervals.
+            then means over the pairs, with 95 % bootstrap intervals. Or, as `clean`, a `PairSet`
+            or what its `aligned` gives: each pair is then measured by its own answers.
         component: A point ("resid_post", "z", …), "attn", "mlp", "attn_head" (by head), or a
             module path inside the block, such as "mlp.gate_proj".
         layers: Layers to patch; None for all.
@@ -69,7 +72,7 @@ def activation_patching(
         plot: Draw the result.
         figsize, cmap: Of the drawing.
         positions: Token positions to patch; None for all.
-        metric_kwargs: The metric's keywords.
+        metric_kwargs: The metric's keywords; tokens may be text, such as ``" Paris"``.
         verbose: Say what the run takes, and show its progress.
         by: "layer", "position", "head", "neuron", "feature" or "head_position": what is patched
             one at a time in each layer. "auto" is "head" for "attn_head" and "layer" otherwise.
@@ -82,6 +85,8 @@ def activation_patching(
             autoencoder of the component), and which of its features; None for all.
         budget: Bytes that the activations of one pass may take.
         seed: For which prompt is resampled, and for the intervals.
+        unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
+            so that the last tokens stand at the same positions.
         clean_text, corrupted_text: Other spellings of clean and corrupted.
 
     Raises:
@@ -90,9 +95,14 @@ def activation_patching(
         AddressError: for a component that the model does not have.
     """
     first = _given(clean, clean_text, "clean")
-    second = _given(corrupted, corrupted_text, "corrupted")
     _check(source, exact)
-    pairs = _pairs(model, first, second)
+    if isinstance(first, (PairSet, AlignedPairs)):
+        if corrupted is not None or corrupted_text is not None:
+            raise InputError("the pairs hold their corrupted prompts: leave corrupted out.")
+        pairs, options = _paired(model, first, metric, metric_kwargs, unequal)
+    else:
+        pairs = _pairs(model, first, _given(corrupted, corrupted_text, "corrupted"), unequal)
+        options = [metric_kwargs] * len(pairs)
     if by == "auto":
         by = "head" if component == "attn_head" else "layer"
     grids = [
@@ -110,14 +120,16 @@ def activation_patching(
     ]
     if len({grid.shape for grid in grids}) > 1:
         raise InputError("the pairs differ in length, so their positions do not correspond.")
-    effects, ends = [], []
-    for batches, grid in zip(
-        tqdm(pairs, disable=not verbose or len(pairs) == 1), grids, strict=True
-    ):
+    measures, ends = [], []
+    for batches, keywords in zip(pairs, options, strict=True):
         logits = [last_logits(model, batch, position) for batch in batches]
         _check_ends(logits, position)
-        measure = bind(model, metric, logits[0], logits[1], metric_kwargs)
-        ends.append(_ends(measure, logits))
+        measures.append(bind(model, metric, logits[0], logits[1], keywords))
+        ends.append(_ends(measures[-1], logits))
+    effects = []
+    for batches, grid, measure in zip(
+        tqdm(pairs, disable=not verbose or len(pairs) == 1), grids, measures, strict=True
+    ):
         sweep = Sweep(model, batches[1], positions=[position], budget=budget, dictionary=dictionary)
         values = source_values(model, sweep, grid, batches[0], source, reference, seed)
         if verbose and len(pairs) == 1:
@@ -136,7 +148,7 @@ def activation_patching(
         mean,
         grids[0].layers,
         component,
-        metric if isinstance(metric, str) else measure.name,
+        metric if isinstance(metric, str) else measures[0].name,
         clean_score=scores[0],
         corrupted_score=scores[1],
         by=by,
@@ -163,7 +175,22 @@ def _check(source: str, exact: str) -> None:
         raise InputError(f"exact is one of {', '.join(EXACT)}; got {exact!r}.")
 
 
-def _pairs(model: InterpretableModel, clean: Any, corrupted: Any) -> list[tuple[Batch, Batch]]:
+def _paired(
+    model: InterpretableModel,
+    given: PairSet | AlignedPairs,
+    metric: MetricLike,
+    metric_kwargs: Mapping[str, Any] | None,
+    unequal: UnequalPair,
+) -> tuple[list[tuple[Batch, Batch]], list[Mapping[str, Any] | None]]:
+    """Prompts, and the metric's keywords for each: the pair's answers, and those given."""
+    aligned = given.aligned(model, unequal=unequal) if isinstance(given, PairSet) else given
+    prompts = [pair(model, each.clean, each.corrupted) for each in aligned]
+    return prompts, [{**each.keywords_for(metric), **(metric_kwargs or {})} for each in aligned]
+
+
+def _pairs(
+    model: InterpretableModel, clean: Any, corrupted: Any, unequal: UnequalPair
+) -> list[tuple[Batch, Batch]]:
     first, second = model.tokens.batch(clean), model.tokens.batch(corrupted)
     if len(first.lengths) != len(second.lengths):
         raise InputError(
@@ -171,7 +198,7 @@ def _pairs(model: InterpretableModel, clean: Any, corrupted: Any) -> list[tuple[
             "give as many of each."
         )
     rows = zip(first.rows(), second.rows(), strict=True)
-    return [pair(model, one, other) for one, other in rows]
+    return [pair(model, one, other, unequal) for one, other in rows]
 
 
 def _check_ends(logits: list[mx.array], position: int) -> None:

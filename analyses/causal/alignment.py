@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
-from mlxray import InterpretableModel
+from mlxray import InterpretableModel, Metric
 from mlxray.errors import InputError, TokenizerMissing, nearest
 
+from ..metrics.lookup import get_metric
 from .targets import Token, token_id, token_pieces
 
 if TYPE_CHECKING:
@@ -52,9 +54,31 @@ class AlignedPair:
         if counts != (1, 1):
             raise InputError(
                 "logit_diff compares one correct with one incorrect answer; this pair has "
-                f"{counts[0]} and {counts[1]}."
+                f"{counts[0]} and {counts[1]}. For sets of answers there is 'prob_diff'."
             )
         return {"correct_token": self.correct[0], "incorrect_token": self.incorrect[0]}
+
+    def keywords_for(self, metric: str | Callable[..., Any]) -> dict[str, Any]:
+        """The answers as keywords of a metric, by the names that it gives them.
+
+        ``correct_token`` and ``incorrect_token`` are the one answer of each kind,
+        ``correct_tokens`` and ``incorrect_tokens`` all of them; a metric with neither gets
+        nothing.
+
+        Raises:
+            InputError: if the metric compares one answer with one, and there are more or none;
+                or sets of answers, and one is empty.
+            PluginError: if there is no metric of that name.
+        """
+        found = get_metric(metric)
+        named = inspect.signature(found.fn if isinstance(found, Metric) else found).parameters
+        if {"correct_tokens", "incorrect_tokens"} <= set(named):
+            if not self.correct or not self.incorrect:
+                raise InputError("this pair lacks correct or incorrect answers to compare.")
+            return {"correct_tokens": self.correct, "incorrect_tokens": self.incorrect}
+        if {"correct_token", "incorrect_token"} <= set(named):
+            return dict(self.metric_kwargs)
+        return {}
 
 
 class AlignedPairs(Sequence[AlignedPair]):
@@ -141,8 +165,9 @@ def _aligned(
     clean, corrupted = (_encoded(model, prompt) for prompt in (pair.clean, pair.corrupted))
     if len(clean) != len(corrupted):
         if unequal != "trim":
-            _refuse(_lengths(model, clean, corrupted), unequal)
-        clean, corrupted = _trimmed(model, clean, corrupted)
+            reason = lengths_differ(model, clean, corrupted)
+            _refuse(f'{reason} Pass unequal="drop" or "trim" to go on without.', unequal)
+        clean, corrupted = trimmed(model, clean, corrupted)
     if clean == corrupted:
         raise InputError("clean and corrupted are the same tokens: there is nothing to patch.")
     correct, incorrect = _ids(pair.correct, find), _ids(pair.incorrect, find)
@@ -182,20 +207,28 @@ def _finder(model: InterpretableModel, pieces: Pieces) -> Callable[[Token], int]
     return find
 
 
-def _lengths(model: InterpretableModel, clean: list[int], corrupted: list[int]) -> str:
+def lengths_differ(model: InterpretableModel, clean: list[int], corrupted: list[int]) -> str:
+    """What is wrong with prompts of different length, and where they part."""
+    pairs = enumerate(zip(clean, corrupted, strict=False))
+    first = next((i for i, (a, b) in pairs if a != b), min(len(clean), len(corrupted)))
     shown = ""
     if model.tokenizer is not None:
         texts = [[model.token_to_str(i) for i in ids] for ids in (clean, corrupted)]
-        shown = f"\n  clean:     {texts[0]}\n  corrupted: {texts[1]}"
+        shown = f"\n  clean:     {texts[0]}\n  corrupted: {texts[1]}\n"
     return (
-        f"clean has {len(clean)} tokens and corrupted {len(corrupted)}: positions do not "
-        f'correspond. Pass unequal="drop" or "trim" to go on without.{shown}'
+        f"clean has {len(clean)} tokens and corrupted {len(corrupted)}: from position {first} on "
+        f"they do not correspond.{shown}"
     )
 
 
-def _trimmed(
+def trimmed(
     model: InterpretableModel, clean: list[int], corrupted: list[int]
 ) -> tuple[list[int], list[int]]:
+    """Both of the shorter one's length: the longer one loses tokens behind its first special one.
+
+    Raises:
+        InputError: if nothing would be left.
+    """
     length = min(len(clean), len(corrupted))
     first = 1 if clean[0] == corrupted[0] == model.tokens.bos_id else 0
     if length <= first:

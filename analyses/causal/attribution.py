@@ -16,7 +16,7 @@ from mlxray.tokens import Batch
 from .certificate import certify
 from .estimates import Estimates
 from .measure import Measure, MetricLike
-from .prompts import pair
+from .prompts import UnequalPair, pair
 from .query_key import key_effects, query_effects
 from .relevance import relevance_edits
 
@@ -41,6 +41,7 @@ def attribution_patching(
     verify_top: int = 0,
     verify_random: int = 0,
     seed: int = 0,
+    unequal: UnequalPair = "refuse",
 ) -> AttributionResult:
     """Estimate the effect of patching each layer, head and position (Nanda 2023).
 
@@ -68,6 +69,8 @@ def attribution_patching(
         verify_top, verify_random: Patch this many of the largest estimates, and of the others
             drawn at random, exactly; the result's `certificate` compares.
         seed: For what is drawn.
+        unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
+            so that the last tokens stand at the same positions.
 
     Raises:
         InputError: for prompts that do not pair, an unknown method, or a metric without gradient.
@@ -75,7 +78,7 @@ def attribution_patching(
     """
     point = _point(component)
     _check(point, method, n_projections, eps, steps)
-    batches = pair(model, clean, corrupted)
+    batches = pair(model, clean, corrupted, unequal)
     estimates = _estimates(model, batches, [point], layers, metric, metric_kwargs, position)
     wanted = model.layer_indices(layers)
     if method == "finite_diff":
@@ -108,6 +111,7 @@ def attribution_map(
     layers: Sequence[int] | None = None,
     metric_kwargs: Mapping[str, Any] | None = None,
     position: int = -1,
+    unequal: UnequalPair = "refuse",
 ) -> AttributionMapResult:
     """Attribution patching of several points, layers, heads and positions in one backward pass.
 
@@ -119,6 +123,8 @@ def attribution_map(
         layers: Layers to look at; None for all.
         metric_kwargs: The metric's keywords.
         position: Position whose logits are measured.
+        unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
+            so that the last tokens stand at the same positions.
 
     Raises:
         InputError: for prompts that do not pair, no components, or a metric without gradient.
@@ -127,7 +133,7 @@ def attribution_map(
     points = [_point(component) for component in components]
     if not points:
         raise InputError("give at least one component.")
-    batches = pair(model, clean, corrupted)
+    batches = pair(model, clean, corrupted, unequal)
     estimates = _estimates(model, batches, points, layers, metric, metric_kwargs, position)
     wanted = model.layer_indices(layers)
     maps = {

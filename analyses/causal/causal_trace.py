@@ -19,7 +19,7 @@ from ..prompts import token_texts
 from .grid import component_name
 from .measure import MetricLike, bind
 from .patches import axes
-from .prompts import pair
+from .prompts import UnequalPair, pair
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ class CausalTrace(AnalysisResult):
     Args:
         model: The model.
         clean, corrupted: One prompt each, of equal length.
+        unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
+            so that the last tokens stand at the same positions.
 
     Attributes:
         clean, corrupted: Their tokens, as text.
@@ -102,10 +104,16 @@ class CausalTrace(AnalysisResult):
     patches: list[Place]
     metrics: list[Measured]
 
-    def __init__(self, model: InterpretableModel, clean: Any, corrupted: Any) -> None:
+    def __init__(
+        self,
+        model: InterpretableModel,
+        clean: Any,
+        corrupted: Any,
+        unequal: UnequalPair = "refuse",
+    ) -> None:
         super().__init__()
         self._model = model
-        self._clean, self._corrupted = pair(model, clean, corrupted)
+        self._clean, self._corrupted = pair(model, clean, corrupted, unequal)
         self.clean, self.corrupted = (
             token_texts(model, batch.rows()[0]) for batch in (self._clean, self._corrupted)
         )
@@ -287,7 +295,9 @@ class CausalTrace(AnalysisResult):
 
 
 @analysis(result=CausalTrace)
-def causal_trace(model: InterpretableModel, clean: Any, corrupted: Any) -> CausalTrace:
+def causal_trace(
+    model: InterpretableModel, clean: Any, corrupted: Any, *, unequal: UnequalPair = "refuse"
+) -> CausalTrace:
     """Patch chosen places of a clean run into a corrupted one, and measure what comes back.
 
     Opened as a block::
@@ -300,6 +310,8 @@ def causal_trace(model: InterpretableModel, clean: Any, corrupted: Any) -> Causa
     Args:
         model: The model.
         clean, corrupted: One prompt each, of equal length.
+        unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
+            so that the last tokens stand at the same positions.
 
     Returns:
         A `CausalTrace`, which is also the result: what was patched and measured.
@@ -307,7 +319,7 @@ def causal_trace(model: InterpretableModel, clean: Any, corrupted: Any) -> Causa
     Raises:
         InputError: if the prompts do not pair.
     """
-    return CausalTrace(model, clean, corrupted)
+    return CausalTrace(model, clean, corrupted, unequal)
 
 
 @hookimpl

@@ -14,7 +14,7 @@ from mlxray.errors import InputError
 from mlxray.results import CircuitCurveResult, EdgeScoresResult
 from mlxray.results.circuit import CircuitResult, Edge
 
-from .alignment import AlignedPair
+from .alignment import AlignedPair, AlignedPairs
 from .circuits import Bench, bench, edge_weights, names
 from .edge_attribution import edge_scores
 from .edges import sent
@@ -27,7 +27,7 @@ SIZES = (3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 350)
 @analysis(result=CircuitCurveResult)
 def circuit_curve(
     model: InterpretableModel,
-    pairs: PairSet,
+    pairs: PairSet | AlignedPairs,
     *,
     sizes: Sequence[int] = SIZES,
     target: float = 0.85,
@@ -40,15 +40,16 @@ def circuit_curve(
 
     The score of an edge is its mean over the pairs (Hanna et al. 2024). A circuit of n edges is
     the n strongest without dead ends; everything else carries the corrupted run's values. Its
-    faithfulness is (metric of the circuit − corrupted) / (clean − corrupted), its completeness
-    the same for the model without it.
+    faithfulness is (metric of the circuit − corrupted) / (clean − corrupted), each a mean over the
+    pairs; its completeness is the same for the model without it.
 
     Args:
         model: The model.
-        pairs: Pairs with a correct and an incorrect answer each.
+        pairs: Pairs with a correct and an incorrect answer each, or sets of them for "prob_diff";
+            or what their `aligned` gives, where a choice is to be made about lengths.
         sizes: Numbers of edges to try.
         target: Faithfulness that the returned circuit has to reach.
-        metric: "logit_diff", or a metric that needs no answers.
+        metric: Name of a metric that can be differentiated; its tokens are the pairs' answers.
         steps: Of EAP-IG; 1 is EAP.
         seed: For the intervals.
         verbose: Show progress.
@@ -59,9 +60,9 @@ def circuit_curve(
     wanted = sorted({int(size) for size in sizes})
     if not wanted or wanted[0] < 1:
         raise InputError("sizes are numbers of edges, at least 1 each.")
+    aligned = pairs.aligned(model) if isinstance(pairs, PairSet) else pairs
     grounds = [
-        _bench(model, pair, metric)
-        for pair in tqdm(pairs.aligned(model), desc="runs", disable=not verbose)
+        _bench(model, pair, metric) for pair in tqdm(aligned, desc="runs", disable=not verbose)
     ]
     scores = _mean_scores(model, grounds, steps, verbose)
     ranking = EdgeScoresResult(scores, "EAP-IG" if steps > 1 else "EAP", 1.0, 0.0)
@@ -71,7 +72,9 @@ def circuit_curve(
             f"the {wanted[-1]} strongest edges hold no path from embed to logits: try larger sizes."
         )
     faithful, complete = _try(grounds, circuits, verbose)
-    means = [mean_and_interval(values, seed) for values in (faithful, complete)]
+    # Shares weighted by their spans: the share of the mean, which a small span does not blow up.
+    spans = [ground.clean_value - ground.corrupted_value for ground in grounds]
+    means = [mean_and_interval(values, seed, weights=spans) for values in (faithful, complete)]
     chosen = None
     for circuit, value in zip(circuits, nested(means[0][0]), strict=True):
         if value >= target:
@@ -90,8 +93,7 @@ def circuit_curve(
 
 
 def _bench(model: InterpretableModel, pair: AlignedPair, metric: str) -> Bench:
-    options = pair.metric_kwargs if metric == "logit_diff" else {}
-    return bench(model, list(pair.clean), list(pair.corrupted), metric, options)
+    return bench(model, pair.clean, pair.corrupted, metric, pair.keywords_for(metric))
 
 
 def _mean_scores(

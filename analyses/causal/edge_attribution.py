@@ -14,7 +14,7 @@ from mlxray.results import EdgeScoresResult
 
 from .edges import Graph, graph_of, receiver_gradients, sent
 from .measure import Measure, MetricLike, bind, last_logits
-from .prompts import pair
+from .prompts import UnequalPair, pair
 
 
 def edge_scores(
@@ -74,6 +74,7 @@ def edge_attribution_patching(
     metric_kwargs: Mapping[str, Any] | None = None,
     steps: int = 1,
     position: int = -1,
+    unequal: UnequalPair = "refuse",
 ) -> EdgeScoresResult:
     """Score every edge by attribution patching (EAP; Syed et al. 2023), with q/k/v inputs.
 
@@ -89,6 +90,8 @@ def edge_attribution_patching(
         metric_kwargs: Its keywords, such as correct_token and incorrect_token.
         steps: Gradients to average; 5 is usual for EAP-IG.
         position: Position whose logits are measured.
+        unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
+            so that the last tokens stand at the same positions.
 
     Returns:
         Every edge with its score; ``.circuit(edges=…)`` prunes.
@@ -99,7 +102,7 @@ def edge_attribution_patching(
     """
     if steps < 1:
         raise InputError(f"steps is at least 1; got {steps}.")
-    first, second = pair(model, clean, corrupted)
+    first, second = pair(model, clean, corrupted, unequal)
     graph = graph_of(model.layout)
     logits = last_logits(model, first, position), last_logits(model, second, position)
     measure = bind(model, metric, *logits, metric_kwargs)

@@ -85,7 +85,8 @@ def bind(
 ) -> Measure:
     """Bind a metric to the logits (V,) of a clean and a corrupted run, and try it once.
 
-    Keywords that end in ``_token`` may be text, such as ``" Paris"``.
+    Keywords that end in ``_token`` may be text, such as ``" Paris"``; those that end in
+    ``_tokens`` may hold text.
 
     Raises:
         InputError: if it refuses its keywords or gives no finite number, or a token given as
@@ -98,7 +99,7 @@ def bind(
     by_row = "per_example" in inspect.signature(fn).parameters
     shaped = clean.reshape(1, 1, -1), corrupted.reshape(1, 1, -1)
     given = {
-        key: token_id(model, value) if key.endswith("_token") and isinstance(value, str) else value
+        key: _ids(model, value) if key.endswith(("_token", "_tokens")) else value
         for key, value in (options or {}).items()
     }
     measure = Measure(name, fn, *shaped, given, by_row)
@@ -107,6 +108,15 @@ def bind(
     except TypeError as error:
         raise InputError(f"metric {name!r}: {error}") from error
     return measure
+
+
+def _ids(model: InterpretableModel, value: Any) -> Any:
+    """The same value with ids in place of text."""
+    if isinstance(value, str):
+        return token_id(model, value)
+    if isinstance(value, (list, tuple)):
+        return [_ids(model, each) for each in value]
+    return value
 
 
 def last_logits(model: InterpretableModel, batch: Batch, position: int = -1) -> mx.array:

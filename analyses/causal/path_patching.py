@@ -17,7 +17,7 @@ from mlxray.results.path import PathResult
 from .circuits import edge_weights
 from .edges import EdgePass, Graph, graph_of, sent
 from .measure import MetricLike, bind, last_logits
-from .prompts import pair
+from .prompts import UnequalPair, pair
 
 
 @analysis(result=PathResult)
@@ -31,12 +31,15 @@ def path_patching(
     *,
     metric_kwargs: Mapping[str, Any] | None = None,
     position: int = -1,
+    unequal: UnequalPair = "refuse",
 ) -> PathResult:
     """Measure the effect of a direct path (Wang et al. 2022; Goldowsky-Dill et al. 2023).
 
     The corrupted prompt runs. The receivers' inputs, and they alone, see the senders' clean
     values; whatever else they read is frozen to the corrupted run. What follows from the
-    receivers is computed as usual.
+    receivers is computed as usual, but other receivers do not hear of it: of several receivers in
+    series the later ones, too, read the corrupted run and the senders, not the earlier receivers
+    (as in Wang et al. 2022), so the effect is that of the direct paths alone.
 
     Args:
         model: The model.
@@ -48,6 +51,8 @@ def path_patching(
         metric: Name of a metric, or a function.
         metric_kwargs: Its keywords.
         position: Position whose logits are measured.
+        unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
+            so that the last tokens stand at the same positions.
 
     Raises:
         InputError: for prompts that do not pair, or a receiver that comes before a sender.
@@ -57,7 +62,7 @@ def path_patching(
     senders = _names(model.layout, graph, sender, graph.senders)
     receivers = _names(model.layout, graph, receiver, graph.receivers)
     _check_order(graph, senders, receivers)
-    first, second = pair(model, clean, corrupted)
+    first, second = pair(model, clean, corrupted, unequal)
     logits = last_logits(model, first, position), last_logits(model, second, position)
     measure = bind(model, metric, *logits, metric_kwargs)
     patched = path_logits(model.layout, graph, first.ids, second.ids, senders, receivers)

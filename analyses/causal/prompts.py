@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.errors import InputError
+from mlxray.errors import InputError, nearest
 from mlxray.tokens import Batch
 
+from .alignment import lengths_differ, trimmed
 
-def pair(model: InterpretableModel, clean: Any, corrupted: Any) -> tuple[Batch, Batch]:
+#: What to do with two prompts of different length.
+UnequalPair = Literal["refuse", "trim"]
+
+
+def pair(
+    model: InterpretableModel, clean: Any, corrupted: Any, unequal: UnequalPair = "refuse"
+) -> tuple[Batch, Batch]:
     """Token ids of a clean and a corrupted prompt.
+
+    Args:
+        model: Whose tokens they are.
+        clean, corrupted: One prompt each.
+        unequal: What to do if their lengths differ: ``"refuse"``, or ``"trim"``, cut the beginning
+            of the longer one (behind its beginning-of-sequence token), so that the last tokens
+            stand at the same positions; that takes text away from it.
 
     Raises:
         InputError: if they differ in length, are the same, or are not one prompt each.
     """
+    if unequal not in get_args(UnequalPair):
+        raise InputError(f"unequal={unequal!r}: {nearest(str(unequal), get_args(UnequalPair))}")
     first, second = model.tokens.batch(clean), model.tokens.batch(corrupted)
     if len(first.lengths) != 1 or len(second.lengths) != 1:
         raise InputError("clean and corrupted are one prompt each.")
     if first.lengths != second.lengths:
-        shown = ""
-        if model.tokenizer is not None:
-            pieces = [[model.token_to_str(i) for i in b.rows()[0]] for b in (first, second)]
-            shown = f"\n  clean:     {pieces[0]}\n  corrupted: {pieces[1]}"
-        raise InputError(
-            f"clean has {first.lengths[0]} tokens and corrupted {second.lengths[0]}: positions "
-            f"do not correspond. Choose prompts of equal length.{shown}"
-        )
+        (one,), (other,) = first.rows(), second.rows()
+        if unequal == "refuse":
+            raise InputError(
+                f"{lengths_differ(model, one, other)} Choose prompts of equal length, or pass "
+                'unequal="trim" to cut the beginning of the longer one.'
+            )
+        first, second = map(model.tokens.batch, trimmed(model, one, other))
     if mx.array_equal(first.ids, second.ids).item():
         raise InputError("clean and corrupted are the same prompt: there is nothing to patch.")
     return first, second

@@ -15,6 +15,7 @@ from .distances import cosine_distance, l2_distance, mse_distance
 from .distributions import cross_entropy_diff, kl_divergence
 from .logit_diff import logit_diff
 from .lookup import get_metric, metric_names
+from .prob_diff import prob_diff
 
 __all__ = [
     "cosine_distance",
@@ -25,4 +26,5 @@ __all__ = [
     "logit_diff",
     "metric_names",
     "mse_distance",
+    "prob_diff",
 ]

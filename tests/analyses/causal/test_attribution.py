@@ -207,4 +207,4 @@ def test_what_cannot_be_asked():
     with pytest.raises(InputError, match="plain numbers"):
         attribution_patching(model, CLEAN, CORRUPTED, metric=lambda p, c, k: 1.0)
     with pytest.raises(AddressError, match="nothing at"):
-        attribution_patching(small_gpt2(), CLEAN, CORRUPTED, "router")
+        attribution_patching(small_gpt2(), CLEAN, CORRUPTED, "rotor")
