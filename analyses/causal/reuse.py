@@ -16,10 +16,13 @@ import mlx.core as mx
 
 from mlxray.arrays import number
 from mlxray.edits import Call
+from mlxray.errors import PointAbsent
 from mlxray.layout import Layout
 from mlxray.points import POINTS
 from mlxray.run import Run
 from mlxray.sites import first_argument, set_first_argument
+
+from .patches import Patch
 
 
 class PrefixCache:
@@ -91,8 +94,26 @@ def reusable(layout: Layout, component: str) -> bool:
     return kinds <= {KVCache, RotatingKVCache} and len(caches) == layout.n_layers
 
 
-def grower(residual: mx.array, rows: int, *, fresh: bool) -> Callable[[Call], None]:
-    joining = mx.broadcast_to(residual, (rows, *residual.shape[1:]))
+def adds_itself(layout: Layout, patch: Patch) -> float:
+    """The factor with which a patched value ends up in what its block returns.
+
+    0 where more than that sum depends on it, or where its row could not join behind the block.
+    """
+    layer = layout.index(patch.layer)
+    roles = layout.roles(layer)
+    apart = {"sum", "post", "lens", "final_norm"} & set(roles.departures)
+    last = layer == layout.n_layers - 1
+    if apart or (last and layout.adapter.final_norm not in layout.modules):
+        return 0.0
+    if patch.component == "resid_post":
+        return 1.0
+    if patch.component == "mlp_out" and not roles.post_mlp_norm:
+        return layout.factor(layer, roles.mlp_scale)
+    return float(patch.component == "mlp_add")
+
+
+def grower(joining: mx.array, *, fresh: bool) -> Callable[[Call], None]:
+    """Rows (n, S, D) that join a module's first argument, or take its place."""
 
     def grow(call: Call) -> None:
         present = [] if fresh else [first_argument(call)]
@@ -107,7 +128,8 @@ _resumable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
 def resumable(layout: Layout) -> bool:
     """Whether rows may join a pass at any layer; tried once for each model, on two tokens.
 
-    Not where a block reads what earlier blocks computed beside the residual stream.
+    Not where a block reads what earlier blocks computed beside the residual stream, or where
+    there is no single stream.
     """
     if layout not in _resumable:
         _resumable[layout] = _try_joining(layout)
@@ -116,13 +138,16 @@ def resumable(layout: Layout) -> bool:
 
 def _try_joining(layout: Layout) -> bool:
     ids = mx.array([[0, 1]])
-    run = Run(layout, watch=[("resid_pre", layer) for layer in range(layout.n_layers)])
+    try:
+        run = Run(layout, watch=[("resid_pre", layer) for layer in range(layout.n_layers)])
+    except PointAbsent:
+        return False
     expected = run.execute(ids)
     joined = Run(layout)
     for layer in range(layout.n_layers):
         residual = run.read(("resid_pre", layer))
         before = joined.handler(layout.block(layer)).changes.before
-        before.append(grower(residual, 1, fresh=layer == 0))
+        before.append(grower(residual, fresh=layer == 0))
     try:
         found = joined.execute(ids)
         mx.eval(found, expected)

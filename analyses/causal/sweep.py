@@ -2,16 +2,19 @@
 
 A cell is one patched run. Cells are sorted by the layer at which their first patch sits, and run
 together in one pass whose batch grows: before its first patch a cell is the base run, so its row
-joins at that layer with the base run's residual stream. What lies before the first row's layer
-is skipped, positions before the first patched one are reused, and the head sees only the
-positions that are asked for. The numbers are those of one full forward pass per cell, up to the
-rounding of differently shaped matrix products.
+joins at that layer with the base run's residual stream, or behind that layer where nothing in the
+block reads the patched value. What lies before the first row's layer is skipped, positions before
+the first patched one are reused, and the head sees only the positions that are asked for. The
+numbers are those of one full forward pass per cell, up to the rounding of sums and of differently
+shaped matrix products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import mlx.core as mx
@@ -27,7 +30,7 @@ from mlxray.tail import execute_at
 from mlxray.tokens import Batch
 
 from .patches import Cell, Dictionary, Patch, Values, putter
-from .reuse import Prefixes, grower, resumable, reusable
+from .reuse import Prefixes, adds_itself, grower, resumable, reusable
 
 #: Memory that a pass may take where the caller sets no budget.
 DEFAULT_BUDGET = 1 << 30
@@ -92,7 +95,7 @@ class Sweep:
         self.positions = [base.index(0, p) for p in positions]
         self.budget = budget
         self.dictionary = dictionary
-        self._residuals: dict[int, mx.array] = {}
+        self._own: dict[str, mx.array] = {}
         self._prefixes: Prefixes | None = None
 
     def sources(self, other: Batch, addresses: Sequence[str]) -> dict[str, mx.array]:
@@ -108,11 +111,28 @@ class Sweep:
                 f"the prompts have {other.ids.shape[1]} and {self.ids.shape[1]} tokens; "
                 "patching by position needs prompts of equal length."
             )
-        stream = [f"layers.{layer}.resid_pre" for layer in range(self.layout.n_layers)]
+        wanted = dict.fromkeys([*addresses, *self._stream()])
         both = Batch(mx.concatenate([other.ids, self.ids]), (self.ids.shape[1],) * 2)
-        cache = self.model.activations(both, [*addresses, *stream])
-        self._residuals = {layer: cache[key][1:] for layer, key in enumerate(stream)}
+        cache = self.model.activations(both, list(wanted))
+        self._own |= {address: cache[address][1:] for address in wanted}
         return {address: cache[address][:1] for address in addresses}
+
+    def _stream(self) -> list[str]:
+        """Where rows join: before each layer, and behind the last one."""
+        if not resumable(self.layout):
+            return []
+        layers = self.layout.n_layers
+        before = [f"layers.{layer}.resid_pre" for layer in range(layers)]
+        return [*before, f"layers.{layers - 1}.resid_post"]
+
+    def own(self, address: str) -> mx.array:
+        """What the base run has at an address."""
+        if address not in self._own:
+            base = Batch(self.ids, (self.ids.shape[1],))
+            missing = [a for a in [address, *self._stream()] if a not in self._own]
+            cache = self.model.activations(base, missing)
+            self._own |= {a: cache[a] for a in missing}
+        return self._own[address]
 
     # The plain way
 
@@ -133,7 +153,7 @@ class Sweep:
             groups.setdefault(self._prefix(cell), []).append(index)
         found = []
         for prefix, indices in sorted(groups.items()):
-            order = sorted(indices, key=lambda i: _joins(cells[i]))
+            order = sorted(indices, key=lambda i: self._joins(cells[i]))
             most = self.rows_per_pass(prefix)
             found += [(prefix, order[i : i + most]) for i in range(0, len(order), most)]
         return found
@@ -160,8 +180,9 @@ class Sweep:
         attention scores' live at once; measured peaks stay below.
         """
         block = self.layout.modules[self.layout.block(0)]
-        width = self.residual(0).shape[-1]
-        widest = max((m.weight.shape[0] for m in block.modules() if "weight" in m), default=width)
+        sizes = [m.weight.shape[0] for m in block.modules() if "weight" in m]
+        width = self.own("layers.0.resid_pre").shape[-1] if resumable(self.layout) else max(sizes)
+        widest = max(sizes, default=width)
         tokens = self.ids.shape[1]
         vocabulary = self.model.tokens.vocabulary or width
         hidden = tokens * (12 * width + 4 * max(widest, width))
@@ -174,11 +195,37 @@ class Sweep:
         except AddressError:
             return 1
 
-    def residual(self, layer: int) -> mx.array:
-        """The base run's residual stream before a layer, (1, S, D)."""
-        if not self._residuals:
-            self._residuals = self.model.watch(Batch(self.ids, (self.ids.shape[1],)), "resid_pre")
-        return self._residuals[layer]
+    def _joins(self, cell: Cell) -> tuple[int, str]:
+        """Where the cell's row joins a pass: the layer, and what is patched before that.
+
+        The number of layers stands for the final norm.
+        """
+        added = self._added(cell)
+        first = min(patch.layer for patch in cell)
+        return (first, "") if added is None else (first + 1, added.component)
+
+    def _added(self, cell: Cell) -> Patch | None:
+        """The cell's first patch, where its row can join behind the patched block."""
+        first = min(patch.layer for patch in cell)
+        patch, *others = [patch for patch in cell if patch.layer == first]
+        return patch if not others and adds_itself(self.layout, patch) else None
+
+    def _joining(self, cells: Sequence[Cell], values: Values) -> mx.array:
+        """The residual stream with which rows that join at one place do so, (n, S, D)."""
+        layer, component = self._joins(cells[0])
+        behind = layer == self.layout.n_layers
+        stream = self.own(f"layers.{layer - behind}.resid_{'post' if behind else 'pre'}")
+        if not component:
+            return mx.broadcast_to(stream, (len(cells), *stream.shape[1:]))
+        patches = [(i, p) for i, cell in enumerate(cells) if (p := self._added(cell)) is not None]
+        address, factor = patches[0][1].address, adds_itself(self.layout, patches[0][1])
+        own = stream if component == "resid_post" else self.own(address)
+        own = mx.broadcast_to(own, (len(cells), *own.shape[1:]))
+        new = putter(patches, values[address], 0, self.dictionary)(own)
+        if component == "resid_post":
+            return new
+        change = new.astype(mx.float32) - own.astype(mx.float32)
+        return (stream.astype(mx.float32) + factor * change).astype(stream.dtype)
 
     def plan(self, cells: Sequence[Cell]) -> Plan:
         """What running these cells will take."""
@@ -189,7 +236,7 @@ class Sweep:
             len(cells),
             len(passes),
             (rows + 1) * self.row_bytes(),
-            sum(layers - _joins(cells[i]) for _, indices in passes for i in indices),
+            sum(layers - self._joins(cells[i])[0] for _, indices in passes for i in indices),
         )
 
     def effects(
@@ -255,17 +302,25 @@ class Sweep:
 
     def _pass(self, cells: Sequence[Cell], values: Values, prefix: int) -> mx.array:
         """Logits of cells sorted by joining layer, in one pass with a growing batch."""
-        joins = [_joins(cell) for cell in cells]
+        places = [self._joins(cell) for cell in cells]
         run = Run(self.layout)
-        first = joins[0]
+        first, _ = places[0]
         for layer in range(first):
             run.skip(self.layout.block(layer), first_argument)
-        for layer in sorted(set(joins)):
-            residual = self.residual(layer)[:, prefix:]
-            grow = grower(residual, joins.count(layer), fresh=layer == first)
-            run.handler(self.layout.block(layer)).changes.before.append(grow)
-        rows = [(row, patch) for row, cell in enumerate(cells) for patch in cell]
-        run.plan_edits(self._edits(rows, values, prefix))
+        for layer, together in groupby(sorted(set(places)), key=itemgetter(0)):
+            groups = [[c for c, at in zip(cells, places, strict=True) if at == p] for p in together]
+            rows = mx.concatenate([self._joining(group, values) for group in groups])
+            grow = grower(rows[:, prefix:], fresh=layer == first)
+            last = layer == self.layout.n_layers
+            path = self.layout.adapter.final_norm if last else self.layout.block(layer)
+            run.handler(path).changes.before.append(grow)
+        patches = [
+            (row, patch)
+            for row, cell in enumerate(cells)
+            for patch in cell
+            if patch is not self._added(cell)
+        ]
+        run.plan_edits(self._edits(patches, values, prefix))
         positions = [p - prefix for p in self.positions]
         return execute_at(run, self.ids[:, prefix:], positions, self._caches(prefix))
 
@@ -290,7 +345,3 @@ class Sweep:
             )
             for address, patches in sites.items()
         ]
-
-
-def _joins(cell: Cell) -> int:
-    return min(patch.layer for patch in cell)

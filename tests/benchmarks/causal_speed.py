@@ -1,8 +1,9 @@
 """Sweeps against one full forward pass per cell, and attribution against bare forward passes.
 
-The bound of a sweep is what it would gain if nothing but blocks cost time: the time of one full
-pass per cell over the time that the blocks of its passes take in the model's own forward pass at
-the best batch size.
+The bound of a sweep is what the work that it leaves out allows: the time of one full pass per
+cell over the time of the blocks that it still computes and of the head at the positions that it
+needs, at what both cost in the bare model with one prompt. Rows that run in one batch may cost
+less than that, and then the ratio passes the bound.
 
 Run ``python tests/benchmarks/causal_speed.py``; all times of a line are taken in turns in one
 run, so their ratio holds on a busy machine too.
@@ -82,6 +83,7 @@ def sweep_ratio(
             kept.update(zip(indices, logits, strict=True))
 
     plain = Sweep(subject, corrupted)
+    block_tokens, heads = work(plain, cells)
     values = plain.sources(clean, addresses)
     some = cells[:: max(1, len(cells) // NAIVE_CELLS)][:NAIVE_CELLS]
 
@@ -92,12 +94,12 @@ def sweep_ratio(
     fast()
     naive()
     ratios, bounds = [], []
-    work = block_tokens(plain, cells)
     for _ in range(7):
         quick = seconds(fast)
         slow = seconds(naive) / len(some) * len(cells)
         ratios.append(slow / quick)
-        bounds.append(slow / (work * block_seconds(subject)))
+        blocks, head = parts_seconds(subject)
+        bounds.append(slow / (block_tokens * blocks + heads * head))
     errors = [
         (mx.abs(kept[cells.index(c)] - n).max() / mx.abs(n).max()).item()
         for c in some
@@ -107,26 +109,31 @@ def sweep_ratio(
     return statistics.median(ratios), spread, statistics.median(bounds), max(errors)
 
 
-def block_tokens(sweep: Sweep, cells: list[Cell]) -> int:
-    """Tokens that pass through a block: both prompts once, the prefix once, and the rows."""
+def work(sweep: Sweep, cells: list[Cell]) -> tuple[int, int]:
+    """Tokens that pass through a block, and through the head.
+
+    Both prompts pass once, the prefix that is reused once more, then the rows.
+    """
     passes = sweep.passes(cells)
     rows = sum(
-        (LAYERS - min(patch.layer for patch in cells[i])) * (TOKENS - prefix)
+        sweep.plan([cells[i]]).layer_passes * (TOKENS - prefix)
         for prefix, indices in passes
         for i in indices
     )
     base = 3 if any(prefix for prefix, _ in passes) else 2
-    return base * LAYERS * TOKENS + rows
+    return base * LAYERS * TOKENS + rows, len(cells)
 
 
-def block_seconds(subject: InterpretableModel) -> float:
-    """Seconds for one token in one block, at the best of some batch sizes."""
-    best = float("inf")
-    for rows in (8, 16, 32):
-        ids = mx.zeros((rows, TOKENS), dtype=mx.int32)
-        took = seconds(lambda ids=ids: mx.eval(subject.model.model(ids)))
-        best = min(best, took / (rows * TOKENS * LAYERS))
-    return best
+def parts_seconds(subject: InterpretableModel) -> tuple[float, float]:
+    """Seconds of one token in one block, and in the head, with one prompt."""
+    ids = mx.zeros((1, TOKENS), dtype=mx.int32)
+    stream = mx.zeros((1, TOKENS, WIDTH))
+    mx.eval(stream)
+    blocks = statistics.median(seconds(lambda: mx.eval(subject.model.model(ids))) for _ in range(5))
+    head = statistics.median(
+        seconds(lambda: mx.eval(subject.model.lm_head(stream))) for _ in range(5)
+    )
+    return blocks / (TOKENS * LAYERS), head / TOKENS
 
 
 def attribution_cost(subject: InterpretableModel, prompts: tuple[Batch, Batch]) -> float:

@@ -124,6 +124,8 @@ def test_the_plan_counts_what_a_sweep_does():
     model = small_llama()
     sweep = Sweep(model, model.tokens.batch(CORRUPTED))
     plan = sweep.plan([(Patch("mlp_out", layer),) for layer in range(4)])
+    assert (plan.cells, plan.passes, plan.layer_passes) == (4, 1, 0 + 1 + 2 + 3)
+    plan = sweep.plan([(Patch("mlp_act", layer),) for layer in range(4)])
     assert (plan.cells, plan.passes, plan.layer_passes) == (4, 1, 1 + 2 + 3 + 4)
     assert "4 patched runs in 1 passes" in str(plan)
     tight = Sweep(model, model.tokens.batch(CORRUPTED), budget=sweep.row_bytes() * 3)

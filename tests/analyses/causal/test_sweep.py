@@ -5,9 +5,11 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
+from mlxray import InterpretableModel
 from mlxray.analyses.causal.patches import Patch, selection
 from mlxray.analyses.causal.sweep import Sweep
 from mlxray.errors import InputError
+from mlxray.testing.zoo import small_model
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
@@ -68,6 +70,42 @@ def test_every_cell_is_its_own_forward_pass(make, component):
         assert mx.allclose(row, expected, rtol=1e-5, atol=1e-5), patch
         moved += int(mx.max(mx.abs(expected - plain)).item() > 1e-3)
     assert moved >= len(patches) // 4  # or patches that do nothing would pass
+
+
+@pytest.mark.parametrize("component", ["mlp_out", "mlp_add", "resid_post"])
+@pytest.mark.parametrize(
+    "name", ["granite", "cohere", "gemma2", "mixtral", "gemma4_text", "gemma3n"]
+)
+def test_rows_that_join_behind_the_patched_block(name, component):
+    """Multipliers, parallel blocks, norms behind the MLP, and sums that the model departs from."""
+    model = InterpretableModel(small_model(name))
+    if component == "resid_post" and name == "gemma3n":
+        pytest.skip("gemma3n has no single stream to patch")
+    layers = range(model.layout.n_layers)
+    patches = [Patch(component, layer, p) for layer in layers for p in (None, 4, len(CLEAN) - 1)]
+    logits, values = swept(model, [(p,) for p in patches], [component])
+    plain = model.run_with_hooks(CORRUPTED)[0, -1]
+    moved = []
+    for patch, row in zip(patches, logits, strict=True):
+        expected = by_hand(model, patch, values[patch.address])
+        assert mx.allclose(row, expected, rtol=1e-5, atol=1e-5), patch
+        moved.append(mx.max(mx.abs(expected - plain)).item() > 1e-3)
+    assert sum(moved) > len(moved) // 2
+
+
+def test_one_cell_joins_before_its_block_and_one_behind():
+    model = small_llama()
+    cells = [
+        (Patch("mlp_out", 1, 4),),
+        (Patch("resid_pre", 2, 4),),
+        (Patch("resid_post", 1, 5),),
+        (Patch("mlp_out", 3),),
+        (Patch("mlp_out", 1, 3), Patch("mlp_out", 1, 4)),
+    ]
+    together, values = swept(model, cells, ["mlp_out", "resid_pre", "resid_post"])
+    for cell, row in zip(cells, together, strict=True):
+        naive = Sweep(model, model.tokens.batch(CORRUPTED)).naive(cell, values)[-1]
+        assert mx.allclose(row, naive, rtol=1e-5, atol=1e-5), cell
 
 
 def test_cells_of_several_patches():
