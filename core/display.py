@@ -76,6 +76,15 @@ def show_lines(text: str) -> str:
     return "".join(c if c == "\n" else _visible(c) for c in text)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts.
+
+    >>> counted(1, "layer"), counted(2, "layer")
+    ('1 layer', '2 layers')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def fit(text: str, width: int | None) -> str:
     """`text` cut to at most `width` terminal cells, with an ellipsis where something is cut."""
     from rich.cells import cell_len

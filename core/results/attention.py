@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 
 from ..arrays import nested
+from ..display import counted
 from .base import AnalysisResult
 
 
@@ -37,7 +38,8 @@ class AttentionResult(AnalysisResult, Mapping[int, mx.array]):
 
     def summary(self) -> str:
         heads = sum(p.shape[0] for p in self.patterns.values())
-        return f"{heads} heads in {len(self.patterns)} layers over {len(self.tokens)} tokens"
+        where = counted(len(self.patterns), "layer"), counted(len(self.tokens), "token")
+        return f"{counted(heads, 'head')} in {where[0]} over {where[1]}"
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         table = []

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
-from ..display import show_text
+from ..display import counted, show_text
 
 #: What Markdown would take for markup; ``_`` inside of a word is none.
 _MARKUP = re.compile(r"[\\`*\[\]|~$#>]|(?<!\w)_|_(?!\w)")
@@ -180,7 +180,7 @@ class TableResult(AnalysisResult):
 
     def summary(self) -> str:
         count = len(next(iter(self.columns.values()), []))
-        return f"{self.title or self.result_type}: {count} rows of {', '.join(self.columns)}"
+        return f"{self.title or self.result_type}: {counted(count, 'row')} of {', '.join(self.columns)}"
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         return list(self.columns), [list(r) for r in zip(*self.columns.values(), strict=True)]

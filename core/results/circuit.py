@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..display import counted
 from .base import AnalysisResult
 
 Edge = tuple[str, str, float]
@@ -88,7 +89,8 @@ class CircuitResult(AnalysisResult):
         return target
 
     def summary(self) -> str:
-        kept = f"{len(self.nodes)} nodes, {len(self.edges)} of {self.total_edges} edges"
+        nodes, of = counted(len(self.nodes), "node"), counted(self.total_edges, "edge")
+        kept = f"{nodes}, {len(self.edges)} of {of}"
         limit = "" if self.threshold is None else f" (threshold={self.threshold:g})"
         share = "" if self.faithfulness is None else f", faithfulness {self.faithfulness:.0%}"
         return f"Circuit: {kept}{limit}{share}"
@@ -160,7 +162,7 @@ class EdgeScoresResult(AnalysisResult):
     def summary(self) -> str:
         sender, receiver, score = self.top(1)[0]
         return (
-            f"{self.method}: {len(self.scores)} edges, strongest {sender} → {receiver} "
+            f"{self.method}: {counted(len(self.scores), 'edge')}, strongest {sender} → {receiver} "
             f"({score:+.3g} of {self.clean_value - self.corrupted_value:+.3g})"
         )
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 
 from ..arrays import nested
+from ..display import counted
 from .base import AnalysisResult
 from .circuit import CircuitResult, Edge
 
@@ -46,8 +47,9 @@ class CircuitCurveResult(AnalysisResult):
             best = max(nested(self.faithfulness))
             return f"no circuit tried reaches faithfulness {self.target:.0%}; the best {best:.0%}"
         return (
-            f"{len(self.circuit.edges)} of {len(self.scores)} edges reach faithfulness "
-            f"{self.circuit.faithfulness:.0%} over {self.pairs} pairs (asked for {self.target:.0%})"
+            f"{len(self.circuit.edges)} of {counted(len(self.scores), 'edge')} reach faithfulness "
+            f"{self.circuit.faithfulness:.0%} over {counted(self.pairs, 'pair')} "
+            f"(asked for {self.target:.0%})"
         )
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:

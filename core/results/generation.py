@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
+from ..display import counted
 from ..edits import EditReport
 from ..errors import AddressError, nearest
 from .base import AnalysisResult
@@ -69,7 +70,7 @@ class GenerationResult(AnalysisResult):
         return math.fsum(self.logprobs) / len(self.logprobs)
 
     def summary(self) -> str:
-        count = f"{len(self.tokens)} token{'s' if len(self.tokens) != 1 else ''}"
+        count = counted(len(self.tokens), "token")
         shown = repr(self.text if len(self.text) <= 60 else self.text[:59] + "…")
         return f"{shown} ({count}, {self.finish_reason}, {self.mean_logprob:.3f} nats per token)"
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, overload
 import mlx.core as mx
 
 from ..arrays import nested
+from ..display import counted
 from .base import AnalysisResult
 
 
@@ -147,7 +148,8 @@ class DetectedHeadsResult(HeadScoresResult, Sequence[HeadScore]):
     def summary(self) -> str:
         found = ", ".join(map(str, self.detected[:5])) or "none"
         return (
-            f"{len(self)} {self.behaviour.replace('_', ' ')} heads above {self.threshold}: {found}"
+            f"{counted(len(self), self.behaviour.replace('_', ' ') + ' head')} above "
+            f"{self.threshold}: {found}"
         )
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:

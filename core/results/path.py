@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..display import counted
 from .base import AnalysisResult
 
 
@@ -29,8 +30,9 @@ class PathResult(AnalysisResult):
     metric_name: str
 
     def summary(self) -> str:
+        frozen = counted(self.n_frozen, "sender")
         path = f"{', '.join(self.senders)} → {', '.join(self.receivers)}"
-        return f"{path}: {self.effect:+.4f} ({self.metric_name}), {self.n_frozen} senders frozen"
+        return f"{path}: {self.effect:+.4f} ({self.metric_name}), {frozen} frozen"
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         return ["sender", "receiver"], [[s, r] for s in self.senders for r in self.receivers]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..display import counted
 from ..errors import AddressError, InputError, LoadError
 from .base import AnalysisResult
 from .save import ENDINGS
@@ -123,12 +124,12 @@ class TunedLens(AnalysisResult):
         return lens
 
     def summary(self) -> str:
-        shape = f"tuned lens of {self.num_layers} layers, width {self.hidden_dim}"
+        shape = f"tuned lens of {counted(self.num_layers, 'layer')}, width {self.hidden_dim}"
         if not self.losses:
             return f"{shape}: not trained"
         return (
             f"{shape}: {self.losses[0]:.3g} to {self.losses[-1]:.3g} nats per token "
-            f"in {len(self.losses)} steps"
+            f"in {counted(len(self.losses), 'step')}"
         )
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
