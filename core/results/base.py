@@ -179,8 +179,8 @@ class TableResult(AnalysisResult):
             raise ValueError(f"columns differ in length: {lengths}")
 
     def summary(self) -> str:
-        count = len(next(iter(self.columns.values()), []))
-        return f"{self.title or self.result_type}: {counted(count, 'row')} of {', '.join(self.columns)}"
+        rows = counted(len(next(iter(self.columns.values()), [])), "row")
+        return f"{self.title or self.result_type}: {rows} of {', '.join(self.columns)}"
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         return list(self.columns), [list(r) for r in zip(*self.columns.values(), strict=True)]

@@ -240,7 +240,7 @@ def test_results_that_are_mappings() -> None:
     pattern = mx.softmax(mx.random.normal((2, 3, 3)), axis=-1)
     attention = AttentionResult(["a", "b", "c"], {4: pattern})
     assert list(attention) == [4] and len(attention) == 1 and attention[4] is pattern
-    assert "2 heads in 1 layers over 3 tokens" in attention.summary()
+    assert "2 heads in 1 layer over 3 tokens" in attention.summary()
     assert len(attention.rows()[1]) == 2
     strict(attention.to_json())
     scores = HeadScoresResult([0, 3], {"x": mx.array([[0.1, 0.9], [0.5, 0.2]])}, [])
