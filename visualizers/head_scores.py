@@ -13,9 +13,14 @@ from .labels import text_label
 from .matrix import Matrices
 
 
-def _matrices(
+def score_matrices(
     result: HeadScoresResult, scores: list[str] | None, title: str | None, cmap: str | None
 ) -> Matrices:
+    """What both backends draw of head scores.
+
+    Raises:
+        InputError: if there is no such score, or none at all.
+    """
     from .arrays import to_numpy
     from .colors import SIGNED
     from .matrix import largest, signed_note
@@ -63,7 +68,7 @@ def head_scores_matplotlib(
     """
     from .matrix_matplotlib import draw
 
-    return draw(_matrices(result, scores, title, cmap), figsize)
+    return draw(score_matrices(result, scores, title, cmap), figsize)
 
 
 @visualizer(HeadScoresResult, backend="plotly")
@@ -78,7 +83,7 @@ def head_scores_plotly(
     """Draw head scores with plotly; arguments as with matplotlib."""
     from .matrix_plotly import draw
 
-    return draw(_matrices(result, scores, title, cmap), figsize)
+    return draw(score_matrices(result, scores, title, cmap), figsize)
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .colors import colormap, ink
 from .figure import Picture, picture
@@ -10,18 +10,28 @@ from .fonts import typeface
 from .matrix import Matrices, cell_text
 from .measure import LINE, POINTS, labelled
 
+if TYPE_CHECKING:
+    from matplotlib.figure import FigureBase
+
 _SIZE = 9
 
 
 def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Picture:
     """One map per panel, one colour bar."""
     width, height = figsize or matrices.size
+    figure = picture(width, height)
+    draw_on(figure, matrices, (width, height))
+    return figure
+
+
+def draw_on(figure: FigureBase, matrices: Matrices, size: tuple[float, float]) -> None:
+    """The same on a figure, or a part of one, that is so many inches wide and high."""
+    width, height = size
     names = matrices.column_labels
     titles = [title for title, _ in matrices.panels]
     sides = [str(row) for row in matrices.rows]
     face = typeface([matrices.title, matrices.note, matrices.unit, *titles, *names, *sides])
     down, beside = matrices.grid
-    figure = picture(width, height)
     grid = figure.subplots(down, beside, squeeze=False)
     rows, columns = matrices.shape
     room = (width - 1.6) / beside - 0.6, (height - 1.1) / down - matrices.below
@@ -45,12 +55,12 @@ def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Picture:
                     axes.text(
                         column, row, text, ha="center", va="center", fontsize=7.5, color=color
                     )
-        places = labelled(columns, (1 if matrices.columns else 2) * LINE * _SIZE / POINTS, room[0])
+        places = labelled(columns, (1 if matrices.upright else 2) * LINE * _SIZE / POINTS, room[0])
         axes.set_xticks(
             list(places),
             [face.text(names[i]) for i in places],
             fontsize=_SIZE,
-            rotation=90 if matrices.columns else 0,
+            rotation=90 if matrices.upright else 0,
             **face.options,
         )
         places = labelled(rows, LINE * _SIZE / POINTS, room[1])
@@ -67,4 +77,3 @@ def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Picture:
     figure.suptitle(face.text(heading), fontsize=_SIZE + 2, **face.options)
     bar = figure.colorbar(image, ax=grid, pad=0.02, aspect=25)
     bar.set_label(face.text(matrices.unit), fontsize=_SIZE, **face.options)
-    return figure

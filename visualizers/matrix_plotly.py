@@ -33,10 +33,10 @@ def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Any:
     names = matrices.column_labels
     for index, (title, values) in enumerate(matrices.panels):
         place = {"row": index // beside + 1, "col": index % beside + 1}
-        figure.add_trace(_heat(matrices, title, values), **place)
+        figure.add_trace(heat(matrices, title, values), **place)
         figure.update_xaxes(
-            positions(names, labelled(columns, 0.2 if matrices.columns else 0.3, room[0])),
-            tickangle=-90 if matrices.columns else 0,
+            positions(names, labelled(columns, 0.2 if matrices.upright else 0.3, room[0])),
+            tickangle=-90 if matrices.upright else 0,
             **place,
         )
         figure.update_yaxes(
@@ -48,19 +48,22 @@ def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Any:
         if place["col"] == 1:
             figure.update_yaxes(title={"text": matrices.down, "standoff": 4}, **place)
     framed(figure, matrices.title, (width, height), note=matrices.note)
-    figure.update_layout(
-        plot_bgcolor=NOTHING,
-        coloraxis={
-            "cmin": matrices.low,
-            "cmax": matrices.limit,
-            "colorscale": plotly_scale(matrices.cmap),
-            "colorbar": {"title": {"text": plotly_text(matrices.unit), "side": "right"}},
-        },
-    )
+    figure.update_layout(plot_bgcolor=NOTHING, coloraxis=color_axis(matrices))
     return figure
 
 
-def _heat(matrices: Matrices, title: str, values: NDArray[np.float64]) -> Any:
+def color_axis(matrices: Matrices, **bar: Any) -> dict[str, Any]:
+    """The scale of all panels; `bar` are properties of its colour bar."""
+    return {
+        "cmin": matrices.low,
+        "cmax": matrices.limit,
+        "colorscale": plotly_scale(matrices.cmap),
+        "colorbar": {"title": {"text": plotly_text(matrices.unit), "side": "right"}, **bar},
+    }
+
+
+def heat(matrices: Matrices, title: str, values: NDArray[np.float64]) -> Any:
+    """One panel, coloured by the figure's ``coloraxis``."""
     rows, columns = matrices.shape
     name = f"{plotly_text(title)}<br>" if title else ""
     unit = plotly_text(matrices.unit)

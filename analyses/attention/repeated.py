@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlxray import InterpretableModel
@@ -24,13 +25,24 @@ class RepeatedPrompt:
 
 
 def repeated_random_tokens(
-    model: InterpretableModel, n_random_tokens: int, n_repeats: int, seed: int
+    model: InterpretableModel,
+    n_random_tokens: int,
+    n_repeats: int,
+    seed: int | Sequence[int],
+    candidates: Sequence[int] | None = None,
 ) -> RepeatedPrompt:
     """Draw a block of random tokens and repeat it.
 
-    Special tokens are not drawn. Tokens of a block differ from one another where the vocabulary
-    has enough. The prompt begins with the token that every text of this tokenizer begins with,
+    Special tokens are not drawn. Tokens of a block differ from one another where there are
+    enough. The prompt begins with the token that every text of this tokenizer begins with,
     if there is one, since models attend strangely without it.
+
+    Args:
+        model: The model.
+        n_random_tokens: Tokens of a block.
+        n_repeats: How often it comes.
+        seed: Of the drawing; several numbers for a series of prompts.
+        candidates: Ids to draw from; `ordinary_tokens` if left out.
 
     Raises:
         InputError: if the prompt would not fit the model, or a number is too small.
@@ -50,7 +62,7 @@ def repeated_random_tokens(
             f"{n_repeats} × {n_random_tokens} random tokens do not fit the model's {context} "
             f"positions: pass n_random_tokens={fits} or fewer."
         )
-    candidates = _ordinary(model)
+    candidates = ordinary_tokens(model) if candidates is None else candidates
     drawn = np.random.default_rng(seed).choice(
         candidates, n_random_tokens, replace=n_random_tokens > len(candidates)
     )
@@ -64,8 +76,12 @@ def _beginning(model: InterpretableModel) -> list[int]:
     return [bos] if model.encode("a")[0] == bos else []
 
 
-def _ordinary(model: InterpretableModel) -> list[int]:
-    """Ids of the vocabulary that are not special."""
+def ordinary_tokens(model: InterpretableModel) -> list[int]:
+    """Ids of the vocabulary that are not special: what the tokenizer names so, or added so.
+
+    Raises:
+        InputError: if the size of the vocabulary is unknown.
+    """
     sizes = [size for size in (model.tokens.vocabulary, model.vocab_size) if size]
     if not sizes:
         raise InputError("the size of the vocabulary is unknown: wrap the model with a tokenizer.")

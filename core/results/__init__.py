@@ -1,19 +1,24 @@
 """Result types: what analyses return and visualizers draw."""
 
+from .ablation import AblationResult
 from .attention import AttentionResult
 from .attribution import AttributionMapResult, AttributionResult, Certificate
 from .base import AnalysisResult, TableResult, plain
 from .circuit import CircuitResult, EdgeScoresResult
+from .conversation import ConversationResult, TurnEffectsResult
 from .curve import CircuitCurveResult
 from .dla import DLAResult
 from .generation import GenerationResult
 from .heads import DetectedHeadsResult, HeadScore, HeadScoresResult, HeadTypesResult
+from .induction import HeadAblation, InductionResult
 from .lens import LensResult
 from .patching import PatchingResult
 from .path import PathResult
+from .steering import SteeringCell, SteeringSweepResult
 from .tuned_lens import TunedLens
 
 __all__ = [
+    "AblationResult",
     "AnalysisResult",
     "AttentionResult",
     "AttributionMapResult",
@@ -21,17 +26,23 @@ __all__ = [
     "Certificate",
     "CircuitCurveResult",
     "CircuitResult",
+    "ConversationResult",
     "DLAResult",
     "DetectedHeadsResult",
     "EdgeScoresResult",
     "GenerationResult",
+    "HeadAblation",
     "HeadScore",
     "HeadScoresResult",
     "HeadTypesResult",
+    "InductionResult",
     "LensResult",
     "PatchingResult",
     "PathResult",
+    "SteeringCell",
+    "SteeringSweepResult",
     "TableResult",
     "TunedLens",
+    "TurnEffectsResult",
     "plain",
 ]
