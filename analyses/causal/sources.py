@@ -56,25 +56,48 @@ def source_values(
         _, axis = axes(grid.component)
         return {
             address: mx.broadcast_to(mean, values[address].shape).astype(values[address].dtype)
-            for address, mean in _means(model, reference or [], grid.addresses, axis).items()
+            for address, mean in token_means(model, reference or [], grid.addresses, axis).items()
         }
     return values
 
 
-def _means(
-    model: InterpretableModel, prompts: Sequence[Any], addresses: Sequence[str], axis: int
+def token_means(
+    model: InterpretableModel,
+    prompts: Sequence[Any],
+    addresses: Sequence[str],
+    axis: int,
+    *,
+    first: int = 0,
 ) -> dict[str, mx.array]:
-    """Mean over all tokens of all prompts, with 1 at the position axis."""
+    """Mean over the tokens of all prompts, float32, with 1 at the position axis.
+
+    Args:
+        model: The model.
+        prompts: One prompt each.
+        addresses: Of equal position axis.
+        axis: The position axis.
+        first: Leading tokens of each prompt that are left out.
+
+    Raises:
+        InputError: if an entry holds several prompts, or no token is left.
+    """
     totals: dict[str, mx.array] = {}
     count = 0
     for prompt in prompts:
         batch = model.tokens.batch(prompt)
+        if len(batch.lengths) != 1:
+            raise InputError("each entry of the reference is one prompt.")
+        if batch.lengths[0] <= first:
+            continue
         cache = model.activations(batch, addresses)
-        count += batch.lengths[0]
+        count += batch.lengths[0] - first
         for address in addresses:
-            total = mx.sum(cache[address].astype(mx.float32), axis=axis, keepdims=True)
+            value = mx.split(cache[address], [first], axis=axis)[1] if first else cache[address]
+            total = mx.sum(value.astype(mx.float32), axis=axis, keepdims=True)
             totals[address] = totals[address] + total if address in totals else total
         mx.eval(totals)
+    if not count:
+        raise InputError("there is no token to take a mean over.")
     return {address: total / count for address, total in totals.items()}
 
 
