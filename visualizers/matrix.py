@@ -64,6 +64,11 @@ class Matrices:
         return self.columns or [str(i) for i in range(self.shape[1])]
 
     @property
+    def upright(self) -> bool:
+        """Whether the columns' labels are too long to stand side by side."""
+        return max(map(len, self.columns or [""])) > 2
+
+    @property
     def panel_size(self) -> tuple[float, float]:
         """Inches that a panel wants."""
         rows, columns = self.shape
@@ -81,7 +86,7 @@ class Matrices:
     @property
     def below(self) -> float:
         """Inches between a panel and the next one below it."""
-        return 1.6 if self.columns else 0.8
+        return 1.6 if self.upright else 0.8
 
     @property
     def size(self) -> tuple[float, float]:
