@@ -1,0 +1,253 @@
+"""The cells of an ablation: what is replaced by what, and the effect of each as it is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import mlx.core as mx
+
+from mlxray import InterpretableModel
+from mlxray.arrays import nested, number
+from mlxray.errors import AnalysisError, InputError
+from mlxray.generation.prompts import context_length
+from mlxray.tokens import Batch
+
+from ..causal.grid import make_grid
+from ..causal.measure import Measure, bind, last_logits
+from ..causal.patches import Cell, axes
+from ..causal.sources import token_means
+from ..causal.sweep import Sweep
+from ..metrics.common import compared, picked
+from ..prompts import token_texts
+from .mean_ablation_settings import Settings
+
+
+@dataclass(frozen=True)
+class AblatedCell:
+    """One finished cell.
+
+    Attributes:
+        layer: The block.
+        position: The position ablated; None where a head was, at several of them.
+        head: The head ablated, or None.
+        score: The metric with this place ablated.
+        effect: The metric with nothing ablated, less `score`.
+        prompt: Number of the prompt.
+    """
+
+    layer: int
+    position: int | None
+    head: int | None
+    score: float
+    effect: float
+    prompt: int = 0
+
+
+class Ablation:
+    """The ablation of one prompt, cell by cell: iterate over it to get each as it is found.
+
+    Args:
+        model: The model.
+        prompt: One prompt.
+        settings: What is ablated, and how.
+        index: Number of the prompt, for its cells.
+
+    Attributes:
+        batch: The prompt's ids.
+        tokens: Its tokens, as text.
+        grid: The cells, and the shape of their effects.
+        target: The likeliest next token with nothing ablated.
+        measure: The metric.
+        base_score: The metric with nothing ablated.
+
+    Raises:
+        InputError: for a prompt, layers, positions or a metric that cannot be used.
+        PointAbsent: if the model does not have the component.
+        AnalysisError: if the model's own logits are not numbers.
+    """
+
+    def __init__(
+        self, model: InterpretableModel, prompt: Any, settings: Settings, *, index: int = 0
+    ) -> None:
+        self.settings, self.index = settings, index
+        self.batch = _one(model, prompt, "the prompt")
+        reference = [
+            _one(model, text, "a text of the reference") for text in settings.reference or ()
+        ]
+        self._refuse_single_position()
+        self.tokens = token_texts(model, self.batch.rows()[0])
+        self.grid = make_grid(
+            model,
+            self.batch,
+            settings.point,
+            by=settings.by,
+            layers=settings.layers,
+            positions=settings.positions,
+        )
+        if len(set(self.grid.cells)) < len(self.grid.cells):
+            raise InputError("a layer or a position is named twice.")
+        logits = last_logits(model, self.batch)
+        _check_logits(logits[None], ["with nothing ablated"])
+        self.target = int(number(mx.argmax(logits)))
+        self.measure = _measure(model, settings, logits)
+        self.base_score = float(nested(self.measure.rows(logits[None]))[0])
+        self._own = dict(model.activations(self.batch, self.grid.addresses).items())
+        self._values = self._replacements(model, reference or [self.batch])
+        self._sweep = Sweep(model, self.batch, budget=settings.budget)
+
+    def _refuse_single_position(self) -> None:
+        if self.settings.source == "mean" and self.batch.lengths[0] == 1:
+            raise InputError(
+                "the prompt has one token, and the mean over one position is that position "
+                "itself: nothing would be ablated. Give a longer prompt, or source='zero' or "
+                "'dataset'."
+            )
+
+    def _replacements(
+        self, model: InterpretableModel, prompts: Sequence[Batch]
+    ) -> dict[str, mx.array]:
+        """Address → what stands in for the prompt's own activation, in its shape and dtype."""
+        if self.settings.source == "zero":
+            return {address: mx.zeros_like(own) for address, own in self._own.items()}
+        axis = axes(self.grid.component)[1]
+        first = int(self.settings.without_first)
+        means = token_means(model, prompts, self.grid.addresses, axis, first=first)
+        return {
+            address: mx.broadcast_to(means[address], own.shape).astype(own.dtype)
+            for address, own in self._own.items()
+        }
+
+    @cached_property
+    def idle(self) -> list[int]:
+        """Indices of cells that cannot have an effect, found out by running the model.
+
+        Either what is put in equals what is there, to the bit. Or it stands in the last layer at
+        another position than the last, and the last position's logits stay the same, to the bit,
+        when all of these places are ablated at once.
+        """
+        cells = self.grid.cells
+        found = [i for i, cell in enumerate(cells) if not self._changes(cell)]
+        last, end = self._sweep.layout.n_layers - 1, self.batch.lengths[0] - 1
+        hidden = [
+            i
+            for i, cell in enumerate(cells)
+            if all(p.layer == last and p.position not in (None, end) for p in cell)
+        ]
+        together = tuple(dict.fromkeys(p for i in hidden for p in cells[i]))
+        if together:
+            # Both with an edit, since inside of attention an edited run rounds in its own way.
+            kept, replaced = (self._sweep.naive(together, v) for v in (self._own, self._values))
+            if mx.array_equal(kept, replaced).item():
+                found += hidden
+        return sorted(set(found))
+
+    def _changes(self, cell: Cell) -> bool:
+        def at(index: int | None) -> Any:
+            return slice(None) if index is None else index
+
+        moved = self._moved
+        # An activation without heads has positions alone.
+        return any(
+            moved[p.address][(at(p.head), at(p.position))[-moved[p.address].ndim :]].any()
+            for p in cell
+        )
+
+    @cached_property
+    def _moved(self) -> dict[str, Any]:
+        """Address → NumPy array (positions) or (heads, positions): whether anything differs."""
+        import numpy as np
+
+        return {
+            address: np.array(mx.any(own != self._values[address], axis=-1)[0])
+            for address, own in self._own.items()
+        }
+
+    @property
+    def _todo(self) -> list[int]:
+        idle = set() if self.settings.exact == "naive" else set(self.idle)
+        return [i for i in range(len(self.grid.cells)) if i not in idle]
+
+    def estimate(self) -> str:
+        """What running it takes, in words."""
+        cells = [self.grid.cells[i] for i in self._todo]
+        if self.settings.exact == "naive":
+            return f"{len(cells)} full forward passes"
+        return str(self._sweep.plan(cells))
+
+    def __len__(self) -> int:
+        return len(self.grid.cells)
+
+    def __iter__(self) -> Iterator[AblatedCell]:
+        """Cells as they are found, not in the order of the grid.
+
+        Raises:
+            AnalysisError: if an ablation makes the logits something else than numbers.
+        """
+        todo, naive = self._todo, self.settings.exact == "naive"
+        for index in sorted(set(range(len(self))) - set(todo)):
+            yield self._cell(index, self.base_score)
+        cells = [self.grid.cells[i] for i in todo]
+        for indices, logits in self._sweep.logits(cells, self._values, naive=naive):
+            places = [f"with {_place(cells[i])} ablated" for i in indices]
+            _check_logits(logits[:, 0], places)
+            scores: list[float] = nested(self.measure.rows(logits[:, 0]))
+            for i, score in zip(indices, scores, strict=True):
+                yield self._cell(todo[i], score)
+
+    def _cell(self, index: int, score: float) -> AblatedCell:
+        patch = self.grid.cells[index][0]
+        position = patch.position if self.settings.by == "position" else None
+        effect = self.base_score - score
+        return AblatedCell(patch.layer, position, patch.head, score, effect, self.index)
+
+
+def _one(model: InterpretableModel, prompt: Any, what: str) -> Batch:
+    batch = model.tokens.batch(prompt)
+    if len(batch.lengths) != 1:
+        raise InputError(f"{what} is one prompt; got {len(batch.lengths)}.")
+    limit = context_length(model)
+    if limit is not None and batch.lengths[0] > limit:
+        raise InputError(
+            f"{what} has {batch.lengths[0]} tokens; this model's context is {limit}. Shorten it."
+        )
+    return batch
+
+
+def _place(cell: Cell) -> str:
+    patch = cell[0]
+    if patch.head is not None:
+        return f"head {patch.head} of layer {patch.layer}"
+    return f"layer {patch.layer}, position {patch.position}"
+
+
+def _check_logits(logits: mx.array, places: Sequence[str]) -> None:
+    """Refuse rows (N, V) that are no distribution; minus infinity for some tokens is allowed."""
+    totals: list[bool] = nested(mx.isfinite(mx.logsumexp(logits.astype(mx.float32), axis=-1)))
+    for place, fine in zip(places, totals, strict=True):
+        if not fine:
+            raise AnalysisError(f"the model's logits {place} are not finite numbers.")
+
+
+def _measure(model: InterpretableModel, settings: Settings, logits: mx.array) -> Measure:
+    if settings.metric is None:
+        return bind(model, probability, logits, logits)
+    try:
+        return bind(model, settings.metric, logits, logits, settings.metric_kwargs)
+    except (InputError, AnalysisError) as error:
+        raise InputError(
+            f"{error} An ablation has no corrupted run, so a metric gets the unablated logits in "
+            "its place: one that divides by their difference cannot be used; kl_divergence, "
+            "cross_entropy_diff or a function of your own can."
+        ) from error
+
+
+def probability(
+    patched: mx.array, clean: mx.array, corrupted: mx.array, *, per_example: bool = False
+) -> mx.array | float:
+    """Probability of the token that is likeliest with nothing ablated, (B,) or its mean."""
+    rows, base = compared(patched, clean)
+    found = picked(mx.softmax(rows, axis=-1), mx.argmax(base, axis=-1))
+    return found if per_example else number(mx.mean(found))
