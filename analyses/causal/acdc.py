@@ -142,7 +142,7 @@ def _tried(name: str, components: Sequence[str], layers: set[int] | None) -> boo
 
 
 def _check(threshold: float, components: Sequence[str], ablation: str) -> None:
-    if threshold < 0:
+    if not threshold >= 0:
         raise InputError(f"a threshold is not negative; got {threshold}.")
     unknown = sorted(set(components) - {"attn", "mlp"})
     if unknown or not components:

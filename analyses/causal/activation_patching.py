@@ -95,7 +95,7 @@ def activation_patching(
         AddressError: for a component that the model does not have.
     """
     first = _given(clean, clean_text, "clean")
-    _check(source, exact)
+    _check(source, exact, budget)
     if isinstance(first, (PairSet, AlignedPairs)):
         if corrupted is not None or corrupted_text is not None:
             raise InputError("the pairs hold their corrupted prompts: leave corrupted out.")
@@ -168,7 +168,9 @@ def _given(value: Any, other: Any, name: str) -> Any:
     return other if value is None else value
 
 
-def _check(source: str, exact: str) -> None:
+def _check(source: str, exact: str, budget: int) -> None:
+    if budget < 1:
+        raise InputError(f"the budget is a number of bytes, at least 1; got {budget}.")
     if source not in SOURCES:
         raise InputError(f"source is one of {', '.join(SOURCES)}; got {source!r}.")
     if exact not in EXACT:

@@ -9,12 +9,12 @@ import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError
-from mlxray.points import ALIASES, POINTS
 from mlxray.results import AttributionMapResult, AttributionResult
 from mlxray.tokens import Batch
 
 from .certificate import certify
 from .estimates import Estimates
+from .grid import block_component
 from .measure import Measure, MetricLike
 from .prompts import UnequalPair, pair
 from .query_key import key_effects, query_effects
@@ -76,8 +76,10 @@ def attribution_patching(
         InputError: for prompts that do not pair, an unknown method, or a metric without gradient.
         PointAbsent: if the model does not have the point.
     """
-    point = _point(component)
+    point = block_component(component)
     _check(point, method, n_projections, eps, steps)
+    if min(verify_top, verify_random) < 0:
+        raise InputError("verify_top and verify_random are numbers of places, 0 for none.")
     batches = pair(model, clean, corrupted, unequal)
     estimates = _estimates(model, batches, [point], layers, metric, metric_kwargs, position)
     wanted = model.layer_indices(layers)
@@ -105,7 +107,7 @@ def attribution_map(
     model: InterpretableModel,
     clean: Any,
     corrupted: Any,
-    components: Sequence[str] = ("resid_post", "attn_out", "mlp_out", "z"),
+    components: str | Sequence[str] = ("resid_post", "attn_out", "mlp_out", "z"),
     metric: MetricLike = "l2_distance",
     *,
     layers: Sequence[int] | None = None,
@@ -130,7 +132,8 @@ def attribution_map(
         InputError: for prompts that do not pair, no components, or a metric without gradient.
         PointAbsent: if the model does not have a point.
     """
-    points = [_point(component) for component in components]
+    names = [components] if isinstance(components, str) else components
+    points = [block_component(component) for component in names]
     if not points:
         raise InputError("give at least one component.")
     batches = pair(model, clean, corrupted, unequal)
@@ -143,10 +146,6 @@ def attribution_map(
     ids = batches[1].rows()[0]
     shown = [model.token_to_str(i) if model.tokenizer is not None else str(i) for i in ids]
     return AttributionMapResult(maps, shown)
-
-
-def _point(component: str) -> str:
-    return component if component in POINTS else ALIASES.get(component, component)
 
 
 def _estimates(
@@ -179,8 +178,6 @@ def _check(point: str, method: str, n_projections: int, eps: float, steps: int) 
         raise InputError(f"method 'query_key' is for component 'q' or 'k'; got {point!r}.")
     if n_projections < 1 or steps < 1 or not eps > 0:
         raise InputError("n_projections and steps are at least 1, and eps is positive.")
-    if point in POINTS and not POINTS[point].per_layer:
-        raise InputError(f"{point!r} is no component of a layer.")
 
 
 @hookimpl

@@ -100,8 +100,8 @@ def edge_attribution_patching(
         InputError: for prompts that do not pair, or a metric without a gradient.
         PointAbsent: if the model's heads do not write to the residual stream each on its own.
     """
-    if steps < 1:
-        raise InputError(f"steps is at least 1; got {steps}.")
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps is a whole number, at least 1; got {steps}.")
     first, second = pair(model, clean, corrupted, unequal)
     graph = graph_of(model.layout)
     logits = last_logits(model, first, position), last_logits(model, second, position)

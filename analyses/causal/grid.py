@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.errors import InputError
-from mlxray.points import ALIASES, POINTS
+from mlxray.errors import AddressError, InputError
+from mlxray.points import ALIASES, POINTS, parse
 from mlxray.tokens import Batch
 
 from .patches import Cell, Dictionary, Patch, axes
@@ -52,6 +52,30 @@ def component_name(component: str) -> str:
     return component if component in POINTS else ALIASES.get(component, component)
 
 
+def block_component(component: str) -> str:
+    """The same, checked to be something that each block may have.
+
+    Raises:
+        InputError: if it is no name, or names its layer.
+        AddressError: if it is a point of the whole model.
+    """
+    if not isinstance(component, str) or not component:
+        raise InputError(f'a component is a name such as "mlp" or "resid_post"; got {component!r}.')
+    name = component_name(component)
+    if name in POINTS and not POINTS[name].per_layer:
+        raise AddressError(
+            f"{name!r} is no part of a layer but of the whole model: patch it with "
+            f"causal_trace(…).patch({name!r})."
+        )
+    address = parse(name)
+    if address.layer is not None:
+        raise InputError(
+            f"{component!r} names its layer: write component={address.name or 'resid_post'!r}, "
+            f"layers=[{address.layer}]."
+        )
+    return name
+
+
 def make_grid(
     model: InterpretableModel,
     batch: Batch,
@@ -76,12 +100,15 @@ def make_grid(
         dictionary, features: With ``by="feature"``: whose features, and which; None for all.
 
     Raises:
-        InputError: for an unknown `by`, a component without heads or neurons, no positions.
+        InputError: for an unknown `by`, a component without heads or neurons, or of no layer, no
+            positions.
         AddressError: if the component or a layer is not there.
     """
     if by not in BY:
         raise InputError(f"by is one of {', '.join(BY)}; got {by!r}.")
-    name = component_name(component)
+    name = block_component(component)
+    if (by == "feature") != (dictionary is not None):
+        raise InputError('by="feature" and a dictionary belong together.')
     wanted = model.layer_indices(layers)
     addresses = [f"layers.{layer}.{name}" for layer in wanted]
     shape = tuple(model.activations(batch, addresses[:1])[addresses[0]].shape)
@@ -95,8 +122,6 @@ def make_grid(
         tried = [batch.index(0, p) for p in positions]
         if not tried:
             raise InputError("the list of positions is empty; leave it out for all positions.")
-    if (by == "feature") != (dictionary is not None):
-        raise InputError('by="feature" and a dictionary belong together.')
     if by in ("layer", "head", "neuron", "feature"):
         together = tried
         apart: list[dict[str, int]] = [{}]

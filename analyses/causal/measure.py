@@ -44,12 +44,16 @@ class Measure:
 
         Raises:
             InputError: if the metric gives something that is not a finite number.
+        AnalysisError: if the metric says that it is undefined here.
         """
         if self.by_row:
             values = self._lazy(logits)
         else:
             values = mx.array([self._one(row[None, None]) for row in logits])
         if not mx.all(mx.isfinite(values)).item():
+            if self.by_row:
+                for row in logits:  # many a metric says why when it is asked for one number
+                    self._one(row[None, None])
             raise InputError(f"metric {self.name!r} gave NaN or infinity.")
         return values
 
@@ -91,6 +95,7 @@ def bind(
     Raises:
         InputError: if it refuses its keywords or gives no finite number, or a token given as
             text is several tokens.
+        AnalysisError: if the metric says that it is undefined for these two runs.
         PluginError: if there is no metric of that name.
     """
     found = get_metric(metric)

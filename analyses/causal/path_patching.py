@@ -102,11 +102,13 @@ def path_logits(
 def _names(
     layout: Layout, graph: Graph, given: str | Sequence[str], known: tuple[str, ...]
 ) -> list[str]:
-    names = [given] if isinstance(given, str) else list(given)
+    names = list(given) if isinstance(given, (list, tuple)) else [given]
     if not names:
         raise InputError("give at least one sender and one receiver.")
     found: list[str] = []
     for name in names:
+        if not isinstance(name, str):
+            raise InputError(f'senders and receivers are names such as "a7.h1"; got {name!r}.')
         found += _matching(layout, name, known)
     return list(dict.fromkeys(found))
 
