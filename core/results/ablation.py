@@ -13,6 +13,8 @@ from .base import AnalysisResult
 
 #: In place of a token where several prompts have different ones.
 VARIES = "(varies)"
+#: Columns of effects that a table has at most.
+WIDEST = 12
 
 
 @dataclass
@@ -108,7 +110,28 @@ class AblationResult(AnalysisResult):
         )
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
-        """Every place, the largest effect of either sign first."""
+        """Tokens down and layers across, or layers down and heads across; a list if that is wide.
+
+        The list has every place, the largest effect of either sign first, with its interval.
+        """
+        wide = len(self.layers) if self.by == "position" else self.effects.shape[1]
+        if self.interval is not None or wide > WIDEST:
+            return self._list()
+        table: list[list[float]] = nested(self.effects)
+        # What is exactly nothing is told apart from what rounds to it.
+        rounded = [[f"{value:+.3f}" if value else "0" for value in row] for row in table]
+        if self.by == "head":
+            heads = [f"head {head}" for head in self.across]
+            pairs = zip(self.layers, rounded, strict=True)
+            return ["layer", *heads], [[layer, *row] for layer, row in pairs]
+        named = ["token"] if self.tokens else []
+        columns = ["position", *named, *(f"layer {layer}" for layer in self.layers)]
+        return columns, [
+            [position, *(self.tokens[position] for _ in named), *values]
+            for position, values in zip(self.positions, zip(*rounded, strict=True), strict=True)
+        ]
+
+    def _list(self) -> tuple[list[str], list[list[Any]]]:
         columns = ["layer", self.by]
         if named := self.by == "position" and bool(self.tokens):
             columns.append("token")

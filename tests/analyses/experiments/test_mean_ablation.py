@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -374,7 +375,24 @@ def test_json_and_markdown(pocket):
     assert len(data["data"]["effects"][0]) == 6
     assert data["metadata"]["replaced_by"].startswith("the mean over the positions of the prompt")
     columns, rows = found.rows()
+    assert columns == ["position", "token", "layer 1"]
+    assert [row[1] for row in rows] == pocket.to_str_tokens("The capital of France is")
+    assert rows[5][2] == f"{found.effect(1, 5):+.3f}"
+    assert "| 5 | ␣is |" in found.to_markdown()
+    heads = pocket.mean_ablation(PET, component="heads", layers=[2, 3])
+    columns, rows = heads.rows()
+    assert columns == ["layer", "head 0", "head 1", "head 2", "head 3"]
+    assert rows[1] == [3, *(f"{heads.effect(3, h):+.3f}" for h in range(4))]
+    last = pocket.mean_ablation("The capital of France is", layers=[4]).rows()[1]
+    assert [row[2] for row in last[:-1]] == ["0"] * 5
+
+
+def test_a_wide_table_is_a_list(pocket):
+    found = pocket.mean_ablation("The capital of France is", component="mlp")
+    wide = replace(found, layers=list(range(13)), effects=mx.random.normal((13, 6)))
+    columns, rows = wide.rows()
     assert columns == ["layer", "position", "token", "effect"]
     sizes = [abs(row[-1]) for row in rows]
     assert sizes == sorted(sizes, reverse=True)
-    assert "| 1 | 5 |" in found.to_markdown()
+    assert all(row[3] == wide.effect(row[0], row[1]) for row in rows)
+    assert len(rows) == 78
