@@ -67,7 +67,7 @@ def activation_patching(
             or what its `aligned` gives: each pair is then measured by its own answers.
         component: A point ("resid_post", "z", …), "attn", "mlp", "attn_head" (by head), or a
             module path inside the block, such as "mlp.gate_proj".
-        layers: Layers to patch; None for all.
+        layers: Layers to patch; None for all that have the component.
         metric: Name of a metric, or a function (patched, clean, corrupted) → number.
         plot: Draw the result.
         figsize, cmap: Of the drawing.

@@ -10,11 +10,10 @@ import mlx.core as mx
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError
 from mlxray.results import AttributionMapResult, AttributionResult
-from mlxray.tokens import Batch
 
 from .certificate import certify
 from .estimates import Estimates
-from .grid import block_component
+from .grid import block_component, layers_with
 from .measure import Measure, MetricLike
 from .prompts import UnequalPair, pair
 from .query_key import key_effects, query_effects
@@ -62,7 +61,7 @@ def attribution_patching(
             and only what follows to first order (AtP*, Kramár et al. 2024); "relevance", with
             the propagation rules of RelP in norms and MLPs in place of their gradients
             (Jafari et al. 2025).
-        layers: Layers to look at; None for all.
+        layers: Layers to look at; None for all that have the component.
         metric_kwargs: The metric's keywords.
         position: Position whose logits are measured.
         steps: For "integrated_gradients".
@@ -81,8 +80,8 @@ def attribution_patching(
     if min(verify_top, verify_random) < 0:
         raise InputError("verify_top and verify_random are numbers of places, 0 for none.")
     batches = pair(model, clean, corrupted, unequal)
-    estimates = _estimates(model, batches, [point], layers, metric, metric_kwargs, position)
-    wanted = model.layer_indices(layers)
+    wanted = layers_with(model, point, layers)
+    estimates = Estimates(model, batches, {point: wanted}, metric, metric_kwargs, position)
     if method == "finite_diff":
         cells = estimates.finite_differences(eps, n_projections)[point]
     elif method == "integrated_gradients":
@@ -122,7 +121,7 @@ def attribution_map(
         clean, corrupted: Prompts of equal length.
         components: Points of the vocabulary.
         metric: Name of a metric that can be differentiated, or such a function.
-        layers: Layers to look at; None for all.
+        layers: Layers to look at; None for all that have the component.
         metric_kwargs: The metric's keywords.
         position: Position whose logits are measured.
         unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
@@ -137,30 +136,15 @@ def attribution_map(
     if not points:
         raise InputError("give at least one component.")
     batches = pair(model, clean, corrupted, unequal)
-    estimates = _estimates(model, batches, points, layers, metric, metric_kwargs, position)
-    wanted = model.layer_indices(layers)
+    wanted = {point: layers_with(model, point, layers) for point in points}
+    estimates = Estimates(model, batches, wanted, metric, metric_kwargs, position)
     maps = {
-        point: _result(cells, wanted, point, "gradient", estimates.measure)
+        point: _result(cells, wanted[point], point, "gradient", estimates.measure)
         for point, cells in estimates.gradient().items()
     }
     ids = batches[1].rows()[0]
     shown = [model.token_to_str(i) if model.tokenizer is not None else str(i) for i in ids]
     return AttributionMapResult(maps, shown)
-
-
-def _estimates(
-    model: InterpretableModel,
-    batches: tuple[Batch, Batch],
-    points: Sequence[str],
-    layers: Sequence[int] | None,
-    metric: MetricLike,
-    metric_kwargs: Mapping[str, Any] | None,
-    position: int,
-) -> Estimates:
-    wanted = model.layer_indices(layers)
-    for point in points:
-        model.layout.site((point, wanted[0]))
-    return Estimates(model, batches, points, wanted, metric, metric_kwargs, position)
 
 
 def _result(

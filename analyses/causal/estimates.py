@@ -12,6 +12,7 @@ from mlxray.run import Run
 from mlxray.tail import execute_at
 from mlxray.tokens import Batch
 
+from .grid import one_size
 from .measure import MetricLike, bind
 from .patches import axes
 
@@ -24,10 +25,12 @@ class Estimates:
     Args:
         model: The model.
         batches: Clean and corrupted prompt, of equal length.
-        points: Points of the vocabulary.
-        layers: Layers to look at.
+        layers: By point of the vocabulary, the layers to look at.
         metric, metric_kwargs: The metric and its keywords.
         position: Where the logits are measured.
+
+    Raises:
+        InputError: if layers differ in their number of heads.
 
     Attributes:
         measure: The metric, bound to the two runs.
@@ -37,21 +40,23 @@ class Estimates:
         self,
         model: InterpretableModel,
         batches: tuple[Batch, Batch],
-        points: Sequence[str],
-        layers: Sequence[int],
+        layers: Mapping[str, Sequence[int]],
         metric: MetricLike,
         metric_kwargs: Mapping[str, Any] | None,
         position: int,
     ) -> None:
         self.model = model
         self.ids = batches[1].ids
-        self.addresses = {p: [f"layers.{layer}.{p}" for layer in layers] for p in points}
+        self.addresses = {p: [f"layers.{each}.{p}" for each in layers[p]] for p in layers}
         self.position = batches[1].index(0, position)
         every = [address for addresses in self.addresses.values() for address in addresses]
         run = Run(model.layout, watch=every)
         both = mx.concatenate([batch.ids for batch in batches])
         logits = execute_at(run, both, [self.position])[:, 0]
         kept = run.values()
+        for point, each in layers.items():
+            values = [kept[address] for address in self.addresses[point]]
+            one_size(point, each, values, axes(point)[0])
         run.forget()
         run.settle(logits, *kept.values())
         self.measure = bind(model, metric, logits[0], logits[1], metric_kwargs)

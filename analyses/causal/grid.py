@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlxray import InterpretableModel
 from mlxray.errors import AddressError, InputError
 from mlxray.points import ALIASES, POINTS, parse
+from mlxray.run import Run
 from mlxray.tokens import Batch
 
 from .patches import Cell, Dictionary, Patch, axes
@@ -76,6 +77,70 @@ def block_component(component: str) -> str:
     return name
 
 
+def layers_with(
+    model: InterpretableModel, name: str, layers: Sequence[int] | None = None
+) -> list[int]:
+    """The layers that were asked for, or all that have the component.
+
+    Args:
+        model: The model.
+        name: A point or a module path inside the block.
+        layers: None for all; a model may have attention, or a dense MLP, in some only.
+
+    Raises:
+        AddressError: if a layer that was asked for does not have it, or none does.
+    """
+    wanted = model.layer_indices(layers)
+    found, reason = [], None
+    for layer in wanted:
+        try:
+            model.layout.site(f"layers.{layer}.{name}")
+        except AddressError as error:
+            if layers is not None:
+                raise
+            reason = reason or error
+        else:
+            found.append(layer)
+    if not found and reason is not None:
+        raise reason
+    return found
+
+
+def one_size(
+    name: str, layers: Sequence[int], values: Sequence[mx.array], axis: int | None
+) -> None:
+    """Check that places along an axis are as many in each layer, since they share a table.
+
+    Raises:
+        InputError: if they are not.
+    """
+    for layer, value in zip(layers, values, strict=True):
+        if axis is not None and value.shape[axis] != values[0].shape[axis]:
+            raise InputError(
+                f"{name!r} has shape {values[0].shape} in layer {layers[0]} and {value.shape} in "
+                f"layer {layer}: choose layers with as many heads or units."
+            )
+
+
+def _activations(
+    model: InterpretableModel, batch: Batch, name: str, layers: Sequence[int]
+) -> list[mx.array]:
+    """The component's activation in each layer, not evaluated: for their shapes."""
+    addresses = [f"layers.{layer}.{name}" for layer in layers]
+    run = Run(model.layout, watch=addresses)
+    run.execute(batch.ids)
+    found = []
+    for address in addresses:
+        value = run.read(address)
+        if not isinstance(value, mx.array):
+            raise InputError(
+                f"{address!r} is not one array but {len(value)} values: choose a point, or one "
+                f"call of the module, {name + '#0'!r}."
+            )
+        found.append(value)
+    return found
+
+
 def make_grid(
     model: InterpretableModel,
     batch: Batch,
@@ -94,7 +159,7 @@ def make_grid(
         batch: The prompt, which says how many positions there are.
         component: A point, a name such as ``"attn"``, or a path such as ``"mlp.gate_proj"``.
         by: One of `BY`.
-        layers: None for all.
+        layers: None for all that have the component.
         positions: With ``by="position"`` (or heads and positions) the positions to try one at a
             time; otherwise the positions that every cell patches together. None for all.
         dictionary, features: With ``by="feature"``: whose features, and which; None for all.
@@ -109,10 +174,12 @@ def make_grid(
     name = block_component(component)
     if (by == "feature") != (dictionary is not None):
         raise InputError('by="feature" and a dictionary belong together.')
-    wanted = model.layer_indices(layers)
-    addresses = [f"layers.{layer}.{name}" for layer in wanted]
-    shape = tuple(model.activations(batch, addresses[:1])[addresses[0]].shape)
+    wanted = layers_with(model, name, layers)
     head_axis, position_axis = axes(name)
+    apart_by = {"neuron": -1, "feature": -1}.get(by, head_axis if by.startswith("head") else None)
+    values = _activations(model, batch, name, wanted)
+    one_size(name, wanted, values, apart_by)
+    shape = tuple(values[0].shape)
     if shape[position_axis : position_axis + 1] != batch.ids.shape[1:]:
         raise InputError(f"{name!r} has no axis of {batch.ids.shape[1]} positions: {shape}.")
     if by.startswith("head") and head_axis is None:
