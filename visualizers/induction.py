@@ -111,9 +111,9 @@ def induction_plotly(
         horizontal_spacing=0.7 / width if count > 1 else 0,
     )
     down, across = maps.shape
-    for column, (name, values) in enumerate(maps.panels, 1):
-        place = {"row": 1, "col": column}
-        figure.add_trace(heat(maps, name, values), **place)
+    for index in range(count):
+        place = {"row": 1, "col": index + 1}
+        figure.add_trace(heat(maps, index), **place)
         named = positions(maps.column_labels, labelled(across, 0.3, width / count - 1))
         figure.update_xaxes(named, title={"text": maps.across, "standoff": 4}, **place)
         rows = positions([str(layer) for layer in maps.rows], labelled(down, 0.2, high))

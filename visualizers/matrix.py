@@ -33,6 +33,8 @@ class Matrices:
         cmap: Colour map.
         columns: Labels of the columns; numbers if left out.
         down: Label of the rows.
+        texts: What stands in the cells, panels × rows × columns; their numbers if left out.
+        cell: Inches that a cell is wide, where there are not many.
     """
 
     panels: list[tuple[str, NDArray[np.float64]]]
@@ -46,6 +48,8 @@ class Matrices:
     cmap: str
     columns: list[str] | None = None
     down: str = "layer"
+    texts: list[list[list[str]]] | None = None
+    cell: float = 0.46
 
     @property
     def low(self) -> float:
@@ -72,9 +76,17 @@ class Matrices:
     def panel_size(self) -> tuple[float, float]:
         """Inches that a panel wants."""
         rows, columns = self.shape
-        wide = (0.46 if columns <= _COLUMNS else 0.2) * columns
+        wide = (self.cell if columns <= _COLUMNS else 0.2) * columns
         high = (0.3 if rows <= _ROWS else 0.16) * rows
         return min(max(wide, 2.4), 11), min(max(high, 1.8), 11)
+
+    def text(self, panel: int, row: int, column: int) -> str:
+        """What stands in a cell; nothing where cells are too small for it."""
+        value = float(self.panels[panel][1][row, column])
+        if self.texts is None:
+            return cell_text(value, self.shape)
+        small = self.shape[1] > _COLUMNS or self.shape[0] > _ROWS
+        return "" if small else self.texts[panel][row][column]
 
     @property
     def grid(self) -> tuple[int, int]:

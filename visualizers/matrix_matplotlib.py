@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .colors import colormap, ink
 from .figure import Picture, picture
 from .fonts import typeface
-from .matrix import Matrices, cell_text
+from .matrix import Matrices
 from .measure import LINE, POINTS, labelled
 
 if TYPE_CHECKING:
@@ -30,13 +30,15 @@ def draw_on(figure: FigureBase, matrices: Matrices, size: tuple[float, float]) -
     names = matrices.column_labels
     titles = [title for title, _ in matrices.panels]
     sides = [str(row) for row in matrices.rows]
-    face = typeface([matrices.title, matrices.note, matrices.unit, *titles, *names, *sides])
+    inside = ["".join(row) for panel in matrices.texts or () for row in panel]
+    fixed = [matrices.title, matrices.note, matrices.unit]
+    face = typeface([*fixed, *titles, *names, *sides, *inside])
     down, beside = matrices.grid
     grid = figure.subplots(down, beside, squeeze=False)
     rows, columns = matrices.shape
     room = (width - 1.6) / beside - 0.6, (height - 1.1) / down - matrices.below
     image: Any = None
-    for (title, values), axes in zip(matrices.panels, grid.flat, strict=False):
+    for panel, ((title, values), axes) in enumerate(zip(matrices.panels, grid.flat, strict=False)):
         image = axes.imshow(
             values,
             cmap=colormap(matrices.cmap),
@@ -48,13 +50,11 @@ def draw_on(figure: FigureBase, matrices: Matrices, size: tuple[float, float]) -
         )
         for row in range(rows):
             for column in range(columns):
-                value = float(values[row, column])
-                text = cell_text(value, matrices.shape)
+                text = matrices.text(panel, row, column)
                 if text:
-                    color = ink(image.cmap(image.norm(value)))
-                    axes.text(
-                        column, row, text, ha="center", va="center", fontsize=7.5, color=color
-                    )
+                    color = ink(image.cmap(image.norm(float(values[row, column]))))
+                    place = {"ha": "center", "va": "center", "fontsize": 7.5, "color": color}
+                    axes.text(column, row, face.text(text), **place, **face.options)
         places = labelled(columns, (1 if matrices.upright else 2) * LINE * _SIZE / POINTS, room[0])
         axes.set_xticks(
             list(places),

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from .arrays import with_gaps
 from .colors import NOTHING, plotly_scale
 from .labels import plotly_text
-from .matrix import Matrices, cell_text
+from .matrix import Matrices
 from .measure import labelled
 from .plotly_figure import framed, positions
 
@@ -31,9 +29,9 @@ def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Any:
     room = (width - 2.4) / beside - 0.6, (height - 1.5) / down - matrices.below
     rows, columns = matrices.shape
     names = matrices.column_labels
-    for index, (title, values) in enumerate(matrices.panels):
+    for index in range(len(matrices.panels)):
         place = {"row": index // beside + 1, "col": index % beside + 1}
-        figure.add_trace(heat(matrices, title, values), **place)
+        figure.add_trace(heat(matrices, index), **place)
         figure.update_xaxes(
             positions(names, labelled(columns, 0.2 if matrices.upright else 0.3, room[0])),
             tickangle=-90 if matrices.upright else 0,
@@ -62,8 +60,9 @@ def color_axis(matrices: Matrices, **bar: Any) -> dict[str, Any]:
     }
 
 
-def heat(matrices: Matrices, title: str, values: NDArray[np.float64]) -> Any:
+def heat(matrices: Matrices, panel: int) -> Any:
     """One panel, coloured by the figure's ``coloraxis``."""
+    title, values = matrices.panels[panel]
     rows, columns = matrices.shape
     name = f"{plotly_text(title)}<br>" if title else ""
     unit = plotly_text(matrices.unit)
@@ -73,7 +72,10 @@ def heat(matrices: Matrices, title: str, values: NDArray[np.float64]) -> Any:
         x=list(range(columns)),
         y=list(range(rows)),
         coloraxis="coloraxis",
-        text=[[cell_text(float(v), matrices.shape) for v in row] for row in values],
+        text=[
+            [plotly_text(matrices.text(panel, row, column)) for column in range(columns)]
+            for row in range(rows)
+        ],
         texttemplate="%{text}",
         hovertext=[
             [

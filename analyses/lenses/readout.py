@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import mlx.core as mx
 
@@ -18,6 +18,9 @@ from ..prompts import token_texts
 
 #: Logits that exist at one time: 64 MiB of float32.
 LOGITS_AT_ONCE = 1 << 24
+
+#: Ids, logits and probabilities of a position's best tokens.
+TopRow = tuple[list[int], list[float], list[float]]
 
 
 def rows_at_once(vocabulary: int) -> int:
@@ -74,7 +77,7 @@ def read_out(
     """
     if final_norm is not None and skip_norm:
         raise InputError("final_norm and skip_norm=True exclude each other: give one of them.")
-    positions = _positions(position, len(tokens))
+    positions = chosen_positions(position, len(tokens))
     layers = list(residuals)
 
     def finish(rows: mx.array) -> mx.array:
@@ -83,20 +86,13 @@ def read_out(
     vocabulary = finish(residuals[layers[0]][:, :1]).shape[-1]
     if not 1 <= top_k <= vocabulary:
         raise InputError(f"top_k is between 1 and {vocabulary}, the vocabulary; got {top_k}.")
-    index = mx.array(positions)
-    found: dict[int, list[tuple[list[int], list[float], list[float]]]] = {i: [] for i in layers}
-    width = min(len(positions), rows_at_once(vocabulary))
-    group = max(1, rows_at_once(vocabulary) // width)
-    for first in range(0, len(layers), group):
-        together = layers[first : first + group]
-        stacked = mx.concatenate([residuals[layer][:, index] for layer in together])
-        for start in range(0, len(positions), width):
-            logits = finish(stacked[:, start : start + width])
-            parts = [nested(part) for part in top_tokens(logits, top_k)]
-            for layer, *rows in zip(together, *parts, strict=True):
-                found[layer] += list(zip(*rows, strict=True))
-    _check(found, positions)
-    named = _Names(model)
+    found: dict[int, list[TopRow]] = {i: [] for i in layers}
+    for together, _, logits in in_parts(residuals, positions, vocabulary, finish):
+        parts = [nested(part) for part in top_tokens(logits, top_k)]
+        for layer, *rows in zip(together, *parts, strict=True):
+            found[layer] += list(zip(*rows, strict=True))
+    check_numbers(found, positions)
+    named = Names(model)
     return LensResult(
         tokens=tokens,
         positions=positions,
@@ -107,7 +103,41 @@ def read_out(
     )
 
 
-def _positions(position: int | None, length: int) -> list[int]:
+def in_parts(
+    residuals: Mapping[int, mx.array],
+    positions: Sequence[int],
+    vocabulary: int,
+    finish: Callable[[mx.array], mx.array],
+) -> Iterator[tuple[list[int], slice, mx.array]]:
+    """The tail's logits, as many rows at a time as memory allows.
+
+    Args:
+        residuals: layer → (1, S, D).
+        positions: The positions to read.
+        vocabulary: Numbers in a row of logits.
+        finish: (B, P, D) → (B, P, V).
+
+    Yields:
+        Some layers, which of `positions`, and their logits (layers, positions, V), lazy. All
+        positions of some layers come before the next layers.
+    """
+    index, layers = mx.array(list(positions)), list(residuals)
+    width = min(len(positions), rows_at_once(vocabulary))
+    group = max(1, rows_at_once(vocabulary) // width)
+    for first in range(0, len(layers), group):
+        together = layers[first : first + group]
+        stacked = mx.concatenate([residuals[layer][:, index] for layer in together])
+        for start in range(0, len(positions), width):
+            part = slice(start, start + width)
+            yield together, part, finish(stacked[:, part])
+
+
+def chosen_positions(position: int | None, length: int) -> list[int]:
+    """One position counted from the front, or all of them.
+
+    Raises:
+        InputError: if there is no such position.
+    """
     if position is None:
         return list(range(length))
     if not -length <= position < length:
@@ -115,10 +145,12 @@ def _positions(position: int | None, length: int) -> list[int]:
     return [int(position) % length]
 
 
-def _check(
-    found: Mapping[int, Sequence[tuple[list[int], list[float], list[float]]]],
-    positions: Sequence[int],
-) -> None:
+def check_numbers(found: Mapping[int, Sequence[TopRow]], positions: Sequence[int]) -> None:
+    """Refuse NaN.
+
+    Raises:
+        AnalysisError: if a probability is not a number.
+    """
     for layer, rows in found.items():
         for position, (_, _, chances) in zip(positions, rows, strict=True):
             if any(map(math.isnan, chances)):
@@ -128,14 +160,15 @@ def _check(
                 )
 
 
-class _Names:
+class Names:
     """Texts of tokens, each decoded once."""
 
     def __init__(self, model: InterpretableModel) -> None:
         self._model = model
         self._texts: dict[int, str] = {}
 
-    def predictions(self, row: tuple[list[int], list[float], list[float]]) -> list[Prediction]:
+    def predictions(self, row: TopRow) -> list[Prediction]:
+        """Token ids, logits and texts of a position's best tokens."""
         ids, scores, _ = row
         for token in ids:
             if token not in self._texts:

@@ -4,6 +4,7 @@ from .ablation import AblationResult
 from .attention import AttentionResult
 from .attribution import AttributionMapResult, AttributionResult, Certificate
 from .base import AnalysisResult, TableResult, plain
+from .binding import BindingMixture, BindingResult, BindingRun
 from .circuit import CircuitResult, EdgeScoresResult
 from .conversation import ConversationResult, TurnEffectsResult
 from .curve import CircuitCurveResult
@@ -12,6 +13,7 @@ from .generation import GenerationResult
 from .heads import DetectedHeadsResult, HeadScore, HeadScoresResult, HeadTypesResult
 from .induction import HeadAblation, InductionResult
 from .lens import LensResult
+from .lens_comparison import LensComparisonResult, Reading
 from .patching import PatchingResult
 from .path import PathResult
 from .steering import SteeringCell, SteeringSweepResult
@@ -23,6 +25,9 @@ __all__ = [
     "AttentionResult",
     "AttributionMapResult",
     "AttributionResult",
+    "BindingMixture",
+    "BindingResult",
+    "BindingRun",
     "Certificate",
     "CircuitCurveResult",
     "CircuitResult",
@@ -36,9 +41,11 @@ __all__ = [
     "HeadScoresResult",
     "HeadTypesResult",
     "InductionResult",
+    "LensComparisonResult",
     "LensResult",
     "PatchingResult",
     "PathResult",
+    "Reading",
     "SteeringCell",
     "SteeringSweepResult",
     "TableResult",

@@ -1,0 +1,118 @@
+"""The logit lens on the residual stream and on what attention and MLPs add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from tqdm import tqdm
+
+from mlxray import Analysis, InterpretableModel, analysis, hookimpl
+from mlxray.errors import InputError, PointAbsent, nearest
+from mlxray.points import ALIASES
+from mlxray.results import LensComparisonResult
+
+from ..causal.targets import Token, token_id
+from ..lenses.logit_lens import READABLE
+from ..lenses.readout import chosen_positions
+from ..prompts import one_prompt, token_texts
+from .lens_comparison_reading import read_point
+
+
+@analysis(result=LensComparisonResult)
+def lens_comparison(
+    model: InterpretableModel,
+    text: Any,
+    *,
+    points: Sequence[str] = ("resid_post", "attn_add", "mlp_add"),
+    layers: Sequence[int] | None = None,
+    position: int | None = None,
+    answer: Token | None = None,
+    top_k: int = 5,
+    verbose: bool = False,
+) -> LensComparisonResult:
+    """What the residual stream, attention and MLPs each say about the next token, by layer.
+
+    Every activation goes through the model's own tail: final norm, head, cap and scale, as in
+    `logit_lens` (nostalgebraist 2020). For the residual stream that is what the model would
+    predict if it stopped there. For one sub-layer's output it is what the model would predict if
+    its stream held this output *alone*: the norm makes it as large as any stream, so only its
+    direction counts, and a sub-layer that adds next to nothing may read as a confident answer.
+    How much each part adds to a logit is `direct_logit_attribution`'s question.
+
+    Args:
+        model: The model.
+        text: One prompt: text or token ids.
+        points: What to read: ``"resid_post"``, what reaches the stream from a sub-layer
+            (``"attn_add"``, ``"mlp_add"``), or any other point as wide as the stream.
+        layers: Layers to read, None for all; a point is read in those that have it.
+        position: One position, negative from the end; None for all.
+        answer: Token id or text whose probability and rank are told; the model's own most likely
+            token at each position if left out.
+        top_k: Predictions to keep for each layer and position.
+        verbose: Show progress.
+
+    Returns:
+        A mapping from point to `Reading`: predictions, probability and rank of the answer,
+        entropy, and KL(model's own distribution ‖ the one read).
+
+    Raises:
+        InputError: for several prompts, no point, an unknown point or position, an answer of
+            several tokens, or a `top_k` out of range.
+        PointAbsent: if no layer has a point, or the model's tail reads more than one stream.
+        AnalysisError: if the tail gives NaN.
+    """
+    names = _names(points)
+    batch, tokens = one_prompt(model, text)
+    positions = chosen_positions(position, len(tokens))
+    where = {name: _layers_with(model, name, layers) for name in names}
+    answered = None if answer is None else token_id(model, answer)
+    logits, kept = model.run_with_cache(
+        batch, [(name, layer) for name, having in where.items() for layer in having]
+    )
+    own = logits[0, mx.array(positions)].astype(mx.float32)
+    if not 1 <= top_k <= own.shape[-1]:
+        raise InputError(f"top_k is between 1 and {own.shape[-1]}, the vocabulary; got {top_k}.")
+    best: Any = mx.argmax(own, axis=-1).tolist()
+    answers = best if answered is None else [answered] * len(positions)
+    readings = {}
+    for name in tqdm(names, desc="reading", unit="point", disable=not verbose):
+        residuals = {layer: kept[name, layer] for layer in where[name]}
+        readings[name] = read_point(
+            model, residuals, tokens, positions, own, answers, point=name, top_k=top_k
+        )
+    return LensComparisonResult(tokens, positions, answers, token_texts(model, answers), readings)
+
+
+def _names(points: Sequence[str]) -> list[str]:
+    given = [points] if isinstance(points, str) else list(points)
+    if not given:
+        raise InputError("the list of points is empty; leave it out for the usual three.")
+    for point in given:
+        if ALIASES.get(point, point) not in READABLE:
+            raise InputError(
+                f"a lens reads what is as wide as the residual stream, and {point!r} is not. "
+                f"{nearest(str(point), READABLE)}"
+            )
+    return list(dict.fromkeys(ALIASES.get(point, point) for point in given))
+
+
+def _layers_with(model: InterpretableModel, point: str, layers: Sequence[int] | None) -> list[int]:
+    """The wanted layers that have the point.
+
+    Raises:
+        PointAbsent: if there is none.
+    """
+    wanted = model.layer_indices(layers)
+    statuses = [s for s in model.points() if s.point == point and s.layer in wanted]
+    found = {s.layer for s in statuses if s.available}
+    if not found:
+        raise PointAbsent(point, statuses[0].detail)
+    return [layer for layer in wanted if layer in found]
+
+
+@hookimpl
+def mlxray_analyses() -> list[Analysis[..., Any]]:
+    """The comparison of lenses."""
+    return [lens_comparison]
