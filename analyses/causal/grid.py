@@ -141,6 +141,35 @@ def _activations(
     return found
 
 
+def _features(
+    dictionary: Dictionary, name: str, width: int, features: Sequence[int] | None
+) -> list[int]:
+    """The features that were asked for, or all.
+
+    Raises:
+        InputError: if one does not exist, none is asked for, or the dictionary does not fit.
+    """
+    try:
+        encoded = dictionary.encode(mx.zeros((1, 1, width)))
+        decoded = dictionary.decode(encoded)
+    except ValueError as error:
+        raise InputError(
+            f"the dictionary does not take activations of {name!r}, of width {width}: {error}"
+        ) from error
+    if decoded.shape[-1] != width:
+        raise InputError(
+            f"the dictionary gives vectors of width {decoded.shape[-1]}, and {name!r} has {width}."
+        )
+    count = encoded.shape[-1]
+    chosen = list(range(count)) if features is None else list(features)
+    if not chosen:
+        raise InputError("the list of features is empty; leave it out for all features.")
+    for feature in chosen:
+        if not 0 <= feature < count:
+            raise InputError(f"there is no feature {feature}: the dictionary has {count}.")
+    return chosen
+
+
 def make_grid(
     model: InterpretableModel,
     batch: Batch,
@@ -197,8 +226,8 @@ def make_grid(
         elif by == "neuron":
             apart = [{"unit": u} for u in range(shape[-1])]
         elif dictionary is not None:
-            count = dictionary.encode(mx.zeros((1, 1, shape[-1]))).shape[-1]
-            apart = [{"unit": u} for u in (range(count) if features is None else features)]
+            chosen = _features(dictionary, name, shape[-1], features)
+            apart = [{"unit": u} for u in chosen]
         cells = [
             tuple(Patch(name, layer, position=p, **place) for p in together)
             for layer in wanted

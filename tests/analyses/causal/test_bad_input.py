@@ -123,6 +123,35 @@ def test_one_method(model, monkeypatch, name, options, error, message):
     refuse(model, monkeypatch, name, error, message, options)
 
 
+class Identity:
+    """As many features as the stream is wide, or some more or fewer on either side."""
+
+    def __init__(self, encoded=32, decoded=32):
+        self.down, self.up = mx.eye(encoded, 40), mx.eye(40, decoded)
+
+    def encode(self, activation):
+        return activation @ self.down
+
+    def decode(self, features):
+        return features @ self.up
+
+
+@pytest.mark.parametrize(
+    ("dictionary", "features", "message"),
+    [
+        (Identity(), [], "features is empty"),
+        (Identity(), [40], "no feature 40: the dictionary has 40"),
+        (Identity(), [-1], "no feature -1"),
+        (Identity(encoded=35), None, "of width 32"),
+        (Identity(decoded=35), None, "vectors of width 35"),
+    ],
+)
+def test_dictionaries(model, monkeypatch, dictionary, features, message):
+    options = {"component": "resid_post", "by": "feature"}
+    options |= {"dictionary": dictionary, "features": features}
+    refuse(model, monkeypatch, "activation_patching", InputError, message, options)
+
+
 def test_answers_of_several_pieces():
     pocket = InterpretableModel("pocket")
     run = {"clean": "The capital of France is", "corrupted": "The capital of Italy is"}
