@@ -118,18 +118,24 @@ class AblationResult(AnalysisResult):
         if self.interval is not None or wide > WIDEST:
             return self._list()
         table: list[list[float]] = nested(self.effects)
-        # What is exactly nothing is told apart from what rounds to it.
-        rounded = [[f"{value:+.3f}" if value else "0" for value in row] for row in table]
+        shown = [[self._shown(value) for value in row] for row in table]
         if self.by == "head":
             heads = [f"head {head}" for head in self.across]
-            pairs = zip(self.layers, rounded, strict=True)
+            pairs = zip(self.layers, shown, strict=True)
             return ["layer", *heads], [[layer, *row] for layer, row in pairs]
         named = ["token"] if self.tokens else []
         columns = ["position", *named, *(f"layer {layer}" for layer in self.layers)]
         return columns, [
             [position, *(self.tokens[position] for _ in named), *values]
-            for position, values in zip(self.positions, zip(*rounded, strict=True), strict=True)
+            for position, values in zip(self.positions, zip(*shown, strict=True), strict=True)
         ]
+
+    def _shown(self, value: float) -> str | float:
+        """A probability in percent: ``0%`` is exactly nothing, ``0.0%`` rounds to it."""
+        if self.metric_name != "probability":
+            return value
+        text = f"{value:.1%}" if value else "0%"
+        return "0.0%" if text == "-0.0%" else text
 
     def _list(self) -> tuple[list[str], list[list[Any]]]:
         columns = ["layer", self.by]

@@ -377,14 +377,16 @@ def test_json_and_markdown(pocket):
     columns, rows = found.rows()
     assert columns == ["position", "token", "layer 1"]
     assert [row[1] for row in rows] == pocket.to_str_tokens("The capital of France is")
-    assert rows[5][2] == f"{found.effect(1, 5):+.3f}"
+    assert rows[5][2] == f"{found.effect(1, 5):.1%}"
     assert "| 5 | ␣is |" in found.to_markdown()
     heads = pocket.mean_ablation(PET, component="heads", layers=[2, 3])
     columns, rows = heads.rows()
     assert columns == ["layer", "head 0", "head 1", "head 2", "head 3"]
-    assert rows[1] == [3, *(f"{heads.effect(3, h):+.3f}" for h in range(4))]
+    assert rows[1][0] == 3
+    assert rows[1][3] == f"{heads.effect(3, 2):.1%}"
+    assert not any(cell == "-0.0%" for row in rows for cell in row)
     last = pocket.mean_ablation("The capital of France is", layers=[4]).rows()[1]
-    assert [row[2] for row in last[:-1]] == ["0"] * 5
+    assert [row[2] for row in last[:-1]] == ["0%"] * 5
 
 
 def test_a_wide_table_is_a_list(pocket):
