@@ -1,0 +1,221 @@
+"""Ablating a direction in the weights: every matrix that writes to the stream is projected."""
+
+from __future__ import annotations
+
+from copy import copy
+from types import TracebackType
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxray import InterpretableModel
+from mlxray.arrays import number
+from mlxray.errors import EditError
+from mlxray.instrument import own_class
+from mlxray.layout import Layout
+
+from .ablation import unit
+
+#: Names of the projection that a state space, a convolution or the like ends with.
+_MIXER_OUT = ("out_proj", "o_proj")
+#: Attribute of a class whose calls go to another module: that module.
+_CALLED = "_mlxray_called"
+#: Tokens that the edited model is tried on.
+_TRIED = 8
+#: Most of the stream's norm that may be left along the direction, for each dtype.
+_LEFT = {mx.float32: 1e-4, mx.float16: 1e-2, mx.bfloat16: 5e-2}
+
+
+class WeightEdit:
+    """Weights that were replaced, and the way back.
+
+    A block ``with orthogonalize_weights(…): …`` undoes it at its end; `undo` does it at any time.
+
+    Attributes:
+        paths: The parameters that were changed.
+    """
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self._changes: list[tuple[nn.Module, str, mx.array, mx.array]] = []
+        self._classes: list[tuple[nn.Module, type[nn.Module], type[nn.Module]]] = []
+
+    def replace(self, path: str, module: nn.Module, name: str, new: mx.array) -> None:
+        """Put `new` where the parameter `name` of a module is."""
+        new = new.astype(module[name].dtype)
+        mx.eval(new)
+        self._changes.append((module, name, module[name], new))
+        module[name] = new
+        self.paths.append(f"{path}.{name}")
+
+    def call_instead(self, path: str, module: nn.Module, other: nn.Module) -> None:
+        """Let calls of a module go to another one; its parameters and methods stay."""
+        own = own_class(module)
+
+        def __call__(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            return other(*args, **kwargs)
+
+        body = {"__call__": __call__, "__module__": own.__module__, _CALLED: other}
+        new = type(own.__name__, (own,), body)
+        object.__setattr__(module, "__class__", new)
+        self._classes.append((module, own, new))
+        self.paths.append(f"{path}.weight (as input)")
+
+    def undo(self) -> None:
+        """Put the very same arrays back; doing it again does nothing.
+
+        Raises:
+            EditError: if something else changed one of the parameters in between; then nothing is
+                put back.
+        """
+        stale = [n for m, n, _, new in self._changes if m[n] is not new]
+        stale += [own.__name__ for m, own, new in self._classes if own_class(m) is not new]
+        if stale:
+            raise EditError(
+                f"{len(stale)} of the edited parameters were changed since ({stale[0]!r}, …): "
+                "undo later edits first."
+            )
+        for module, name, old, _ in self._changes:
+            module[name] = old
+        for module, own, _ in self._classes:
+            object.__setattr__(module, "__class__", own)
+        self._changes, self._classes = [], []
+
+    def __enter__(self) -> WeightEdit:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.undo()
+
+
+def orthogonalize_weights(model: InterpretableModel, direction: mx.array) -> WeightEdit:
+    """Change the weights so that nothing writes a direction to the residual stream.
+
+    ``W - r rᵀ W`` for each matrix that writes to it, its bias and the tables of embeddings
+    included (Arditi et al. 2024, arXiv:2406.11717, section 5). The model then computes what
+    `ablate_stream` makes of the unchanged one. A table that is the output head as well (tied
+    embeddings) keeps its numbers as head, and embeds with the projected ones.
+
+    The edited model is tried on a few tokens; if its stream still has the direction, the weights
+    are put back and the reason is raised.
+
+    Args:
+        model: The model; it is changed until the handle's `undo`.
+        direction: (D,), of any length.
+
+    Raises:
+        InputError: if the direction cannot be one.
+        EditError: if weights are quantised (project at inference with `ablate_stream`, or
+            dequantise first), a norm stands between a sub-layer and the stream, or something
+            else writes to it.
+    """
+    r, layout = unit(direction), model.layout
+    writers = _writers(layout)
+    for path, module, _ in writers:
+        _check(path, module, r)
+    edit = WeightEdit()
+    try:
+        for path, module, tied in writers:
+            if tied:
+                table: Any = copy(getattr(own_class(module), _CALLED, module))
+                table.weight = _without(r, table.weight, -1).astype(table.weight.dtype)
+                mx.eval(table.weight)
+                edit.call_instead(path, module, table)
+                continue
+            axis = -1 if _is_embedding(module) else -2
+            edit.replace(path, module, "weight", _without(r, module.weight, axis))
+            if "bias" in module:
+                edit.replace(path, module, "bias", _without(r, module.bias, -1))
+        _try(model, r)
+    except BaseException:
+        edit.undo()
+        raise
+    return edit
+
+
+def _writers(layout: Layout) -> list[tuple[str, nn.Module, bool]]:
+    """Path, module, and whether it is a tied table of embeddings."""
+    adapter = layout.adapter
+    _, tied = layout.output_head()
+    found = {adapter.embed: tied}
+    if adapter.positions:
+        found[adapter.positions] = False
+    for layer in range(layout.n_layers):
+        roles, block = layout.roles(layer), layout.block(layer)
+        for norm in (roles.post_attn_norm, roles.post_mlp_norm):
+            if norm is not None:
+                raise EditError(
+                    f"layer {layer} has a norm between a sub-layer and the stream ({norm!r}): no "
+                    "weights before it keep its output off a direction. Use ablate_stream()."
+                )
+        for part, ends in (
+            (roles.attn, (roles.out_proj,)),
+            (roles.mlp, (roles.down_proj.rpartition(".")[2],)),
+            (roles.mixer, _MIXER_OUT),
+        ):
+            if part is None:
+                continue
+            inside = f"{block}.{part}" if part else block
+            found |= dict.fromkeys(_ending(layout, inside, ends), False)
+    return [(path, layout.modules[path], tied) for path, tied in found.items()]
+
+
+def _ending(layout: Layout, inside: str, ends: tuple[str, ...]) -> list[str]:
+    """Paths inside a module whose end is one of the names: every expert's, where there are some."""
+    return [
+        path
+        for path in layout.modules
+        if path.startswith(inside + ".") and any(f".{path}".endswith(f".{end}") for end in ends)
+    ]
+
+
+def _is_embedding(module: nn.Module) -> bool:
+    return issubclass(own_class(module), nn.Embedding)
+
+
+def _check(path: str, module: nn.Module, r: mx.array) -> None:
+    if "scales" in module:
+        raise EditError(
+            f"{path!r} is quantised: its weights cannot be projected exactly, and quantising the "
+            "result again would bring the direction back. Use ablate_stream(), or dequantise "
+            "first: InterpretableModel(mlx_lm.utils.dequantize_model(model.model), …)."
+        )
+    weight = module["weight"] if "weight" in module else None
+    if not isinstance(weight, mx.array) or not mx.issubdtype(weight.dtype, mx.floating):
+        raise EditError(
+            f"{path!r} is {own_class(module).__name__}, without a weight of its own: fuse or "
+            "unwrap it first, or use ablate_stream()."
+        )
+    width = weight.shape[-1 if _is_embedding(module) else -2]
+    if width != r.shape[0]:
+        raise EditError(f"{path!r} writes {width} dimensions; the direction has {r.shape[0]}.")
+
+
+def _without(r: mx.array, array: mx.array, axis: int) -> mx.array:
+    """An array with the direction taken out of one axis, float32."""
+    last = mx.moveaxis(array.astype(mx.float32), axis, -1)
+    return mx.moveaxis(last - (last @ r)[..., None] * r, -1, axis)
+
+
+def _try(model: InterpretableModel, r: mx.array) -> None:
+    """See that the stream has no part along the direction.
+
+    Raises:
+        EditError: if it has.
+    """
+    size = min(_TRIED, model.tokens.vocabulary or _TRIED)
+    streams = model.watch(list(range(size)), "resid_post")
+    for layer, stream in streams.items():
+        exact = stream.astype(mx.float32)
+        left = number(mx.max(mx.abs(exact @ r) / mx.linalg.norm(exact, axis=-1)))
+        if not left <= _LEFT.get(stream.dtype, 1e-4):
+            raise EditError(
+                f"with all known matrices projected, layer {layer} still writes the direction "
+                f"({left:.2g} of the stream): something else writes to it. Use ablate_stream()."
+            )

@@ -1,0 +1,200 @@
+"""A steering sweep with matplotlib."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .colors import colormap, ink
+from .figure import Picture, picture
+from .fonts import Typeface, typeface
+from .matrix import largest
+from .measure import LINE, POINTS, labelled
+from .steering import Sweep, cost_text, score_text
+
+_SIZE = 9
+_COSTS = "Reds"
+_COST = "neutral perplexity over unsteered"
+#: Colours of the layers' lines: from the first to the last.
+_LINES = "viridis"
+
+
+def _face(sweep: Sweep) -> Typeface:
+    return typeface([sweep.title, sweep.note, sweep.unit])
+
+
+def _headed(figure: Picture, sweep: Sweep, face: Typeface) -> None:
+    heading = "\n".join(filter(None, (sweep.title, sweep.note)))
+    figure.suptitle(face.text(heading), fontsize=_SIZE + 1, **face.options)
+
+
+def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str) -> Picture:
+    """Score and cost side by side, each with its own scale."""
+    from matplotlib.ticker import FixedLocator
+
+    width, height = figsize or sweep.map_size
+    figure, face = picture(width, height), _face(sweep)
+    left, right = figure.subplots(1, 2)
+    limit = largest(sweep.score)
+    low = -limit if np.nanmin(np.append(sweep.score, 0.0)) < 0 else 0.0
+    room = width / 2 - 1.3, height - 1.7
+    image = _map(left, sweep, sweep.score, cmap, (low, limit), room)
+    _numbers(left, image, sweep, [[score_text(v) for v in row] for row in sweep.score])
+    bar = figure.colorbar(image, ax=left, pad=0.02, aspect=25)
+    bar.set_label(face.text(sweep.unit), fontsize=_SIZE, **face.options)
+    image = _map(right, sweep, sweep.decades, _COSTS, sweep.cost_range, room)
+    _numbers(right, image, sweep, [[cost_text(v) for v in row] for row in sweep.cost])
+    ticks = cost_ticks(sweep)
+    bar = figure.colorbar(image, ax=right, pad=0.02, aspect=25, extend=_extend(sweep))
+    bar.ax.yaxis.set_major_locator(FixedLocator([np.log10(t) for t in ticks]))
+    bar.ax.set_yticklabels([f"{t:g}×" for t in ticks])
+    bar.ax.minorticks_off()
+    bar.set_label(_COST, fontsize=_SIZE)
+    hatched = " (hatched: past the limit of cost)" if sweep.dear.any() else ""
+    left.set_title(f"score{hatched}", fontsize=_SIZE)
+    right.set_title("cost", fontsize=_SIZE)
+    _headed(figure, sweep, face)
+    return figure
+
+
+def cost_ticks(sweep: Sweep) -> list[float]:
+    """Round costs on the scale."""
+    top = 10 ** sweep.cost_range[1]
+    near = [1, 1.1, 1.2, 1.5, 2, 3, 5]
+    steps = near if top <= 8 else [1, 2, 5, 10, 20, 50, 100] if top <= 150 else [1, 10, 100, 1000]
+    return [float(s) for s in steps if s <= top * 1.0001]
+
+
+def _extend(sweep: Sweep) -> str:
+    decades = sweep.decades[~np.isnan(sweep.decades)]
+    return "max" if (decades > sweep.cost_range[1] + 1e-9).any() else "neither"
+
+
+def _map(
+    axes: Any,
+    sweep: Sweep,
+    values: NDArray[np.float64],
+    cmap: str,
+    ends: tuple[float, float],
+    room: tuple[float, float],
+) -> Any:
+    from matplotlib.patches import Rectangle
+
+    image = axes.imshow(
+        values,
+        cmap=colormap(cmap),
+        vmin=ends[0],
+        vmax=ends[1],
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+    )
+    places = labelled(len(sweep.strengths), 4 * 0.6 * _SIZE / POINTS, room[0])
+    axes.set_xticks(list(places), [f"{sweep.strengths[i]:g}" for i in places], fontsize=_SIZE)
+    places = labelled(len(sweep.layers), LINE * _SIZE / POINTS, room[1])
+    axes.set_yticks(list(places), [str(sweep.layers[i]) for i in places], fontsize=_SIZE)
+    axes.tick_params(length=0)
+    axes.set_xlabel(sweep.across, fontsize=_SIZE)
+    axes.set_ylabel("layer", fontsize=_SIZE)
+    if sweep.best is not None:
+        row, column = sweep.best
+        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="black", lw=2)
+        frame.set_clip_on(False)
+        axes.add_patch(frame)
+    return image
+
+
+def _numbers(axes: Any, image: Any, sweep: Sweep, texts: list[list[str]]) -> None:
+    """Numbers in the cells, and hatches over those that cost too much, on the score's map."""
+    from matplotlib.patches import Rectangle
+
+    values = image.get_array()
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            color = ink(image.cmap(image.norm(values[row, column])))
+            if image.cmap.name != _COSTS and sweep.dear[row, column]:
+                axes.add_patch(
+                    Rectangle(
+                        (column - 0.5, row - 0.5),
+                        1,
+                        1,
+                        fill=False,
+                        hatch="////",
+                        edgecolor="#00000033",
+                        linewidth=0,
+                    )
+                )
+            if sweep.small:
+                axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
+
+
+def draw_curves(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str) -> Picture:
+    """Score and cost against the strength, a line for each layer."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    figure, face = picture(*(figsize or (9.5, 4.2))), _face(sweep)
+    left, right = figure.subplots(1, 2)
+    colors = colormap(_LINES)
+    for row, layer in enumerate(sweep.layers):
+        color = colors(0.92 * row / max(1, len(sweep.layers) - 1))
+        left.plot(sweep.strengths, sweep.score[row], "o-", ms=3.5, color=color, label=str(layer))
+        cost = np.where(np.isfinite(sweep.cost[row]), sweep.cost[row], np.nan)
+        right.plot(sweep.strengths, cost, "o-", ms=3.5, color=color, label=str(layer))
+    left.axhline(sweep.base, color="#777777", ls=":", lw=1)
+    left.annotate(
+        "unsteered",
+        (1, sweep.base),
+        (-2, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color="#555555",
+    )
+    right.axhline(sweep.limit, color="#777777", ls="--", lw=1)
+    right.annotate(
+        f"limit {cost_text(sweep.limit)}",
+        (1, sweep.limit),
+        (-2, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color="#555555",
+    )
+    if sweep.best is not None:
+        row, column = sweep.best
+        for axes, values in ((left, sweep.score), (right, sweep.cost)):
+            axes.plot(
+                sweep.strengths[column],
+                values[row, column],
+                "o",
+                ms=10,
+                color="black",
+                fillstyle="none",
+            )
+    right.set_yscale("log")
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}×"))
+    right.yaxis.set_minor_formatter(NullFormatter())
+    for axes, name in ((left, sweep.unit), (right, _COST)):
+        axes.set_xlabel(sweep.across, fontsize=_SIZE)
+        axes.set_ylabel(face.text(name), fontsize=_SIZE, **face.options)
+        axes.tick_params(labelsize=_SIZE)
+        axes.grid(color="#e5e5e5")
+        axes.spines[["top", "right"]].set_visible(False)
+    beside = 1 if len(sweep.layers) <= 14 else -(-len(sweep.layers) // 14)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(
+        handles[::-1],
+        labels[::-1],
+        title="layer",
+        loc="outside right center",
+        ncols=beside,
+        fontsize=8,
+        title_fontsize=_SIZE,
+        frameon=False,
+    )
+    _headed(figure, sweep, face)
+    return figure
