@@ -27,6 +27,10 @@ class PointAbsent(AddressError):
         super().__init__(f"this model has no {point!r}: {reason}")
 
 
+class TurnIndexError(AddressError, IndexError):
+    """A conversation has no such turn."""
+
+
 class InputError(MlxrayError, ValueError):
     """The input cannot be run: empty, out of the vocabulary, of an unknown kind."""
 

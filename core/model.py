@@ -14,6 +14,7 @@ from .adapter import Adapter
 from .arrays import arrays_of, nested
 from .cache import ActivationCache
 from .choose import choose_adapter
+from .conversation.trace import conversation_trace
 from .edits import Edit
 from .errors import InputError, PluginError
 from .generation import generate, generate_batch, stream_generate
@@ -232,6 +233,7 @@ class InterpretableModel:
     generate = generate
     stream_generate = stream_generate
     generate_batch = generate_batch
+    conversation_trace = conversation_trace
 
     # Tokens
 

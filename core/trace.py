@@ -221,6 +221,15 @@ class Trace:
         run = self._start(everything=True)[0] if self.replayable else self._forward()
         return list(called_names(run))
 
+    def again(self, addresses: Sequence[AddressLike]) -> Run:
+        """The same run with its edits once more, lazy, keeping these: to be reduced, then let go.
+
+        Unlike `replay` it holds no value after the caller does, and does not compare outputs.
+        """
+        if not self.replayable:
+            self._forward()
+        return self._start(everything=False, watch=addresses)[0]
+
     def replay(self, addresses: Sequence[AddressLike]) -> dict[str, Any]:
         """Run again to fetch activations that were not saved, all in one pass.
 

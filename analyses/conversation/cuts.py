@@ -1,0 +1,129 @@
+"""Cutting turns: later tokens cannot attend to them; positions stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from mlxray import InterpretableModel
+from mlxray.conversation import TurnList
+from mlxray.edits import Call
+from mlxray.errors import EditError, InputError
+
+#: Who meets a change: every token after the turn, or only the last turn and what follows.
+READERS = ("later", "last")
+
+ScoresEdit = Callable[[mx.array, Call], mx.array]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Keys that some tokens do not see.
+
+    Attributes:
+        start, end: Positions of the keys; end exclusive.
+        reader: The first position that does not see them; not before `end`.
+    """
+
+    start: int
+    end: int
+    reader: int
+
+
+def turn_cut(
+    turns: TurnList, index: int, *, readers: str = "later", content_only: bool = False
+) -> Cut:
+    """The cut of one turn.
+
+    Args:
+        turns: Of the conversation.
+        index: Which of them; negative ones count from the end.
+        readers: "later": every token after the turn, so that nothing of it goes on by way of
+            turns in between. "last": only the last turn and what follows, as if the turn were
+            dropped from the cache at that point; turns in between keep what they have read.
+        content_only: Cut the content's tokens and leave the template's.
+
+    Raises:
+        InputError: for other `readers`.
+        TurnIndexError: (an IndexError) if there is no such turn.
+    """
+    if readers not in READERS:
+        raise InputError(f"readers is one of {', '.join(READERS)}; got {readers!r}.")
+    turn = turns[index]
+    span = turn.positions(content_only)
+    last = max(other.full_start for other in turns)
+    reader = turn.full_end if readers == "later" else max(turn.full_end, last)
+    return Cut(span.start, span.stop, reader)
+
+
+def without(cuts: Sequence[Cut]) -> ScoresEdit:
+    """An edit of ``scores`` that makes these cuts, in whole runs and under a cache."""
+
+    def edit(scores: mx.array, call: Call) -> mx.array:
+        queries, keys = scores.shape[-2:]
+        _check_all_positions(call, queries, keys)
+        rows, columns = mx.arange(keys - queries, keys)[:, None], mx.arange(keys)[None]
+        for cut in cuts:
+            inside = mx.logical_and(columns >= cut.start, columns < cut.end)
+            hidden = mx.logical_and(rows >= cut.reader, inside)
+            scores = mx.where(hidden, -mx.inf, scores)
+        return scores
+
+    return edit
+
+
+def _check_all_positions(call: Call, queries: int, keys: int) -> None:
+    """Raise EditError where a cache that keeps a window hides which position a key has."""
+    for value in (*call.args, *call.kwargs.values()):
+        offset = getattr(value, "offset", None)
+        if isinstance(offset, int) and keys not in (offset, offset + queries):
+            raise EditError(
+                f"{call.path!r} sees {keys} of {offset} positions through its cache, which does "
+                "not tell which. Use use_cache=False, or mlx-lm's KVCache for every layer."
+            )
+
+
+def cut_turns(
+    model: InterpretableModel,
+    turns: TurnList,
+    cut: Sequence[int],
+    *,
+    layers: Sequence[int] | None = None,
+    readers: str = "later",
+    content_only: bool = False,
+) -> dict[str, Any]:
+    """Edits that hide turns from later tokens, for `trace`, `conversation_trace` and `generate`.
+
+    ``model.generate(messages, interventions=cut_turns(model, turns, [0]))``
+
+    Args:
+        model: The model.
+        turns: Of the conversation; see `detect_turns`.
+        cut: Which turns to cut.
+        layers: Layers that lose sight of them; None for all.
+        readers, content_only: See `turn_cut`.
+
+    Returns:
+        Address → edit of the attention scores, in every one of the layers.
+
+    Raises:
+        PointAbsent: if a layer has no attention scores that can be edited.
+        InputError: if `cut` or `layers` is empty.
+    """
+    if not cut:
+        raise InputError("the list of turns to cut is empty.")
+    cuts = [turn_cut(turns, i, readers=readers, content_only=content_only) for i in cut]
+    edit = without(cuts)
+    return {score_address(model, layer): edit for layer in model.layer_indices(layers)}
+
+
+def score_address(model: InterpretableModel, layer: int) -> str:
+    """Address of a layer's attention scores.
+
+    Raises:
+        PointAbsent: if they cannot be edited.
+    """
+    return str(model.layout.site(("scores", layer)).key)

@@ -1,0 +1,59 @@
+"""Messages: given as a list, or in a JSON file, and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+#: One entry of a conversation: ``{"role": "user", "content": "Hello"}``.
+Message = Mapping[str, Any]
+#: Messages, or the path of a JSON file that holds them.
+Messages = Sequence[Message] | str | Path
+
+_SHOWN = '{"role": "user", "content": "…"}'
+
+
+def read_messages(conversation: Messages) -> list[dict[str, Any]]:
+    """The messages of a conversation, as copies.
+
+    Args:
+        conversation: A list of messages, or the path of a JSON file with such a list (or with an
+            object that has it under ``"messages"``).
+
+    Raises:
+        InputError: if the file cannot be read, there is no message, or one has no role or content.
+    """
+    if isinstance(conversation, (str, Path)):
+        conversation = _from_file(Path(conversation))
+    if isinstance(conversation, Mapping) or not isinstance(conversation, Sequence):
+        kind = type(conversation).__name__
+        raise InputError(f"a conversation is a list of {_SHOWN}; got {kind}.")
+    if not conversation:
+        raise InputError("the conversation is empty: give at least one message.")
+    return [_checked(index, message) for index, message in enumerate(conversation)]
+
+
+def _from_file(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the conversation {str(path)!r}: {error}") from error
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{str(path)!r} is not JSON: {error}") from error
+    return found.get("messages") if isinstance(found, dict) else found
+
+
+def _checked(index: int, message: Any) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        kind = type(message).__name__
+        raise InputError(f"message {index} is {kind}; a conversation is a list of {_SHOWN}.")
+    for key in ("role", "content"):
+        if not isinstance(message.get(key), str):
+            raise InputError(f"message {index} has no {key} that is text: write {_SHOWN}.")
+    return dict(message)
