@@ -1,0 +1,300 @@
+"""The mixture model of the three mechanisms (Gur-Arieh et al. 2025, section 4).
+
+The logit of group i's entity is the sum of a Gaussian around the positional group, whose width is
+a quadratic of that group's place, and of a weight on the lexical and on the reflexive group, one
+weight for each group::
+
+    Y[i] = w · N(i; p, σ(p)²) + lexical[l] · [i = l] + reflexive[r] · [i = r]
+    σ(p) = softplus(α (p/n)² + β p/n + γ)
+
+No weight is negative (each is the softplus of a parameter), so that 0 says that a mechanism is not
+used. The softmax of Y is compared with the patched model's distribution over the prompt's
+candidates, meant over the runs in which the mechanisms point to the same three groups. The
+parameters minimise the mean Jensen–Shannon divergence of a part of these distributions;
+agreement, 1 less the divergence in bits, is measured on the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.optimizers as optim
+
+from mlxray.arrays import nested, number
+from mlxray.errors import AnalysisError, InputError
+from mlxray.results.binding import MECHANISMS, BindingMixture
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: Fewer distributions than this say nothing about a mixture.
+FEWEST = 10
+#: Share of the distributions that the parameters are not fitted to.
+HELD_OUT = 0.3
+_STEPS, _RATE = 300, 0.05
+_TOGETHER = 2_000_000
+#: (height of the Gaussian, its width) to start from; a width below 1 is a share of n.
+STARTS = ((2.0, 1.0), (5.0, 1.0), (2.0, 0.3))
+#: No Gaussian is narrower, in groups: below, only its peak would be left to change.
+_NARROWEST = 0.1
+
+Parameters = dict[str, mx.array]
+
+#: Name in `BindingMixture.agreement` → the mechanisms that this variant has.
+VARIANTS: dict[str, frozenset[str]] = {
+    "mixture": frozenset(MECHANISMS),
+    **{f"without {m}": frozenset(MECHANISMS) - {m} for m in MECHANISMS},
+    **{f"{m} only": frozenset({m}) for m in MECHANISMS},
+}
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """Mean distributions over the candidates, of each layer.
+
+    Attributes:
+        groups: (cells, 3) int: positional, lexical and reflexive group.
+        chances: (layers, cells, groups) probabilities.
+    """
+
+    groups: mx.array
+    chances: mx.array
+
+    @property
+    def entities(self) -> int:
+        """Groups in a prompt."""
+        return int(self.chances.shape[2])
+
+    def part(self, cells: Sequence[int]) -> Distributions:
+        """Some of the cells."""
+        index = mx.array(list(cells))
+        return Distributions(self.groups[index], self.chances[:, index])
+
+
+def mean_distributions(
+    groups: Iterable[tuple[int, int, int]], logits: NDArray[np.float64]
+) -> Distributions:
+    """Softmax of each run's logits, meant over the runs with equal groups.
+
+    Args:
+        groups: Positional, lexical and reflexive group of each run.
+        logits: (runs, layers, groups) of each group's target entity.
+    """
+    import numpy as np
+
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    chances = shifted / shifted.sum(axis=-1, keepdims=True)
+    cells: dict[tuple[int, int, int], list[Any]] = {}
+    for key, rows in zip(groups, chances, strict=True):
+        cells.setdefault(key, []).append(rows)
+    means = np.stack([np.mean(cells[key], axis=0) for key in sorted(cells)], axis=1)
+    return Distributions(mx.array(sorted(cells)), mx.array(means.astype(np.float32)))
+
+
+def positive(parameter: mx.array) -> mx.array:
+    """Softplus."""
+    return mx.logaddexp(parameter, mx.array(0.0))
+
+
+def start(entities: int, problems: int) -> Parameters:
+    """Parameters of each problem before fitting, `STARTS` times for each."""
+    import numpy as np
+
+    def inverse(value: float) -> float:
+        return math.log(math.expm1(value))
+
+    rows = [
+        (height, (0.0, 0.0, inverse(width * entities if width < 1 else width)))
+        for _ in range(problems)
+        for height, width in STARTS
+    ]
+    ones = np.full((len(rows), entities), inverse(1.0), dtype=np.float32)
+    return {
+        "height": mx.array([[inverse(height)] for height, _ in rows]),
+        "width": mx.array([width for _, width in rows]),
+        "lexical": mx.array(ones),
+        "reflexive": mx.array(ones),
+    }
+
+
+def widths(parameters: Parameters, entities: int) -> mx.array:
+    """(problems, groups): σ, in groups, of a Gaussian around each group."""
+    x = mx.arange(entities) / entities
+    a, b, c = (parameters["width"][:, i : i + 1] for i in range(3))
+    return positive(a * x * x + b * x + c) + _NARROWEST
+
+
+def peaks(parameters: Parameters, entities: int) -> mx.array:
+    """(problems, groups): w / (σ √2π), what the positional mechanism adds to its own group.
+
+    The parameter is its height at the mean width, and w what that makes: were w the parameter,
+    the fit could raise the peak by a Gaussian so narrow that nothing beside the peak is left.
+    """
+    sigma = widths(parameters, entities)
+    return positive(parameters["height"]) * mx.mean(sigma, axis=1, keepdims=True) / sigma
+
+
+def predicted(parameters: Parameters, having: mx.array, groups: mx.array) -> mx.array:
+    """Distributions (problems, cells, groups).
+
+    Args:
+        parameters: Of each problem.
+        having: (problems, 3) 1 for each mechanism that the problem has, else 0.
+        groups: (cells, 3) that the mechanisms point to.
+    """
+    entities = parameters["lexical"].shape[1]
+    p, left, r = (groups[:, i] for i in range(3))
+    places = mx.arange(entities)
+    sigma = widths(parameters, entities)[:, p, None]
+    distance = (places - p[:, None]) / sigma
+    positional = peaks(parameters, entities)[:, p, None] * mx.exp(-0.5 * distance * distance)
+    lexical = positive(parameters["lexical"])[:, left, None] * (places == left[:, None])
+    reflexive = positive(parameters["reflexive"])[:, r, None] * (places == r[:, None])
+    parts = (positional, lexical, reflexive)
+    logits = sum(part * having[:, i, None, None] for i, part in enumerate(parts))
+    return mx.softmax(mx.array(logits), axis=-1)
+
+
+def similarity(one: mx.array, other: mx.array) -> mx.array:
+    """Jensen–Shannon similarity of rows of probabilities: 1 less the divergence in bits."""
+    middle = (one + other) / 2
+
+    def divergence(p: mx.array) -> mx.array:
+        # Where p is 0 its term is 0; the floor only keeps the logarithm, and its gradient, finite.
+        ratio = mx.maximum(p, 1e-12) / mx.maximum(middle, 1e-12)
+        return mx.sum(p * mx.log2(ratio), axis=-1)
+
+    return 1 - (divergence(one) + divergence(other)) / 2
+
+
+def fit(groups: mx.array, chances: mx.array, variants: Sequence[frozenset[str]]) -> Parameters:
+    """Parameters with which each variant agrees best with its distributions, by Adam.
+
+    A Gaussian that has become narrow hardly finds a way back, so each starts several times.
+
+    Args:
+        groups: (cells, 3) that the mechanisms point to.
+        chances: (variants, cells, groups).
+        variants: The mechanisms that each has.
+
+    Raises:
+        AnalysisError: if a loss is no number.
+    """
+    parameters = start(chances.shape[2], len(variants))
+    having = mx.array([_mask(v) for v in variants for _ in STARTS])
+    wanted = mx.repeat(chances, len(STARTS), axis=0)
+
+    def losses(trained: Parameters) -> mx.array:
+        return 1 - mx.mean(similarity(wanted, predicted(trained, having, groups)), axis=-1)
+
+    gradient: Callable[[Parameters], Any] = mx.grad(lambda trained: mx.sum(losses(trained)))
+    optimizer = optim.Adam(learning_rate=_RATE)
+    for _ in range(_STEPS):
+        parameters = optimizer.apply_gradients(gradient(parameters), parameters)
+        mx.eval(parameters, optimizer.state)
+    table = losses(parameters).reshape(len(variants), len(STARTS))
+    if not nested(mx.all(mx.isfinite(table))):
+        raise AnalysisError("the mixture could not be fitted: its loss is not a number.")
+    best = mx.argmin(table, axis=1) + mx.arange(len(variants)) * len(STARTS)
+    return {name: array[best] for name, array in parameters.items()}
+
+
+def _mask(having: frozenset[str]) -> list[float]:
+    return [float(name in having) for name in MECHANISMS]
+
+
+def split(data: Distributions, seed: int) -> tuple[Distributions, Distributions]:
+    """Distributions to fit to, and to measure the agreement on.
+
+    Raises:
+        InputError: if there are fewer than `FEWEST`.
+    """
+    import numpy as np
+
+    count = data.groups.shape[0]
+    if count < FEWEST:
+        raise InputError(f"a mixture needs {FEWEST} distributions; there are {count}.")
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    held_out = round(HELD_OUT * count)
+    return data.part(order[held_out:]), data.part(order[:held_out])
+
+
+def fit_mixture(
+    data: Distributions, layers: Sequence[int], best: int, seed: int
+) -> tuple[list[float], BindingMixture]:
+    """The mixture of every layer, and all variants and baselines at one of them.
+
+    Args:
+        data: Of these layers.
+        layers: Their names.
+        best: Index of the layer whose mixture is told in full.
+        seed: Of the split into distributions to fit to and to test on.
+
+    Returns:
+        The agreement at each layer, and the mixture at `best`.
+
+    Raises:
+        InputError: if there are too few distributions.
+    """
+    fitted, tested = split(data, seed)
+    names = list(VARIANTS)[1:]
+    # Every layer's whole mixture, then the other variants of the best one.
+    places = [*range(len(layers)), *[best] * len(names)]
+    variants = [VARIANTS["mixture"]] * len(layers) + [VARIANTS[name] for name in names]
+    found = _fit_in_parts(fitted.groups, fitted.chances, places, variants)
+    having = mx.array([_mask(variant) for variant in variants])
+    made = predicted(found, having, tested.groups)
+    chances = tested.chances[mx.array(places)]
+    reached: list[float] = nested(mx.mean(similarity(chances, made), axis=-1))
+    entities = data.entities
+    sure = (mx.arange(entities)[None] == tested.groups[:, :1]).astype(mx.float32)
+    flat = mx.full(sure.shape, 1 / entities)
+    plain = {"one-hot positional": sure, "uniform": flat}
+    mixture = BindingMixture(
+        layers[best],
+        nested(_advantage(peaks(found, entities)[best], widths(found, entities)[best])),
+        nested(widths(found, entities)[best]),
+        _seen(positive(found["lexical"])[best], fitted.groups[:, 1]),
+        _seen(positive(found["reflexive"])[best], fitted.groups[:, 2]),
+        {
+            "mixture": reached[best],
+            **dict(zip(names, reached[len(layers) :], strict=True)),
+            **{
+                name: number(mx.mean(similarity(tested.chances[best], rows)))
+                for name, rows in plain.items()
+            },
+        },
+        int(fitted.groups.shape[0]),
+        int(tested.groups.shape[0]),
+    )
+    return reached[: len(layers)], mixture
+
+
+def _fit_in_parts(
+    groups: mx.array, chances: mx.array, places: list[int], variants: list[frozenset[str]]
+) -> Parameters:
+    """Fits side by side, as many as `_TOGETHER` numbers of one array allow."""
+    most = max(1, _TOGETHER // (len(STARTS) * chances[0].size))
+    parts = [
+        fit(groups, chances[mx.array(places[i : i + most])], variants[i : i + most])
+        for i in range(0, len(places), most)
+    ]
+    return {name: mx.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _advantage(peak: mx.array, width: mx.array) -> mx.array:
+    """What a Gaussian adds to its own group over what it adds to the others on average."""
+    places = mx.arange(peak.shape[0])
+    distance = (places[None] - places[:, None]) / width[:, None]
+    added = peak[:, None] * mx.exp(-0.5 * distance * distance)
+    return peak - (mx.sum(added, axis=1) - peak) / (peak.shape[0] - 1)
+
+
+def _seen(weights: mx.array, groups: mx.array) -> list[float]:
+    seen = set(nested(groups))
+    return [w if i in seen else math.nan for i, w in enumerate(nested(weights))]
