@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from ..errors import PointAbsent
@@ -70,6 +71,79 @@ def check_batch(subject: Subject) -> Iterator[Row]:
                 padded.equal(None, cut, one, tolerance=ALIKE)
     yield from together.rows()
     yield from padded.rows()
+
+
+def check_left_padding(subject: Subject) -> Iterator[Row]:
+    """A prompt behind padding gives what it gives alone, by mlx-lm's caches for batches.
+
+    Where the bare model's own answer changes with such a cache, that is said, and nothing proven.
+    """
+    tally = Tally("left padding", "model")
+    length = subject.tokens.shape[1]
+    short = max(1, length // 2)
+    padding = [length - short, 0]
+    try:
+        caches = _behind(subject.root, padding)
+    except TypeError as error:
+        tally.note("skipped", None, str(error))
+        yield from tally.rows()
+        return
+    ids: Any = subject.tokens.tolist()
+    prompts = ids[0][:short], ids[1]
+    batch = mx.array([[0] * padding[0] + prompts[0], prompts[1]])
+    points = _points(subject)
+    single = [_watched(subject, mx.array([own]), points) for own in prompts]
+    alone = [logits for logits, _ in single]
+    if reason := _wrong_behind(subject, batch, _behind(subject.root, padding), alone):
+        tally.note("skipped", None, reason)
+        yield from tally.rows()
+        return
+    padded, values = _watched(subject, batch, points, caches)
+    for index, (own, (want, alone_values)) in enumerate(zip(prompts, single, strict=True)):
+        got = padded[index : index + 1, -len(own) :]
+        other = padded[1 - index : 2 - index, -len(own) :]
+        tally.equal(None, got, want, without=[other], tolerance=ALIKE)
+        for full, one in zip(values, alone_values, strict=True):
+            if full is not None and one is not None:
+                cut = full[index : index + 1, ..., -len(own) :, -one.shape[-1] :]
+                tally.equal(None, cut, one, tolerance=ALIKE)
+    yield from tally.rows()
+
+
+def _wrong_behind(subject: Subject, batch: mx.array, caches: list[Any], alone: list[Array]) -> str:
+    """Why the bare model gives rows behind padding something else than alone; empty if not."""
+    try:
+        bare = numpy64(logits_of(subject.root(batch, cache=caches)))
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        return f"the bare model fails behind mlx-lm's padding: {error}"
+    same = [
+        distance(bare[i : i + 1, -want.shape[1] :], want) <= ALIKE for i, want in enumerate(alone)
+    ]
+    return "" if all(same) else "the bare model answers differently behind mlx-lm's padding"
+
+
+def _behind(root: nn.Module, padding: list[int]) -> list[Any]:
+    """Caches for a batch whose rows begin behind padding.
+
+    Raises:
+        TypeError: if mlx-lm has no such cache for the model.
+    """
+    from mlx_lm.models import cache as kinds
+
+    def batched(cache: Any) -> Any:
+        if type(cache) is kinds.KVCache:
+            return kinds.BatchKVCache(padding)
+        if type(cache) is kinds.RotatingKVCache and not cache.keep:
+            return kinds.BatchRotatingKVCache(cache.max_size, padding)
+        if type(cache) is kinds.ArraysCache:
+            return kinds.ArraysCache(len(cache.cache), left_padding=padding)
+        if type(cache) is kinds.CacheList:
+            return kinds.CacheList(*map(batched, cache.caches))
+        raise TypeError(f"mlx-lm has no {type(cache).__name__} for padded batches")
+
+    if "cache" not in inspect.signature(type(root).__call__).parameters:
+        raise TypeError("the model takes no cache")
+    return [batched(cache) for cache in kinds.make_prompt_cache(root)]
 
 
 def check_cache(subject: Subject) -> Iterator[Row]:

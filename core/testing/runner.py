@@ -53,6 +53,7 @@ CHECKS: tuple[Check, ...] = (
     effects.check_pattern_moves_z,
     slopes.check_gradients,
     invariance.check_batch,
+    invariance.check_left_padding,
     invariance.check_cache,
     leaks.check_leaks,
 )

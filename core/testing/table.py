@@ -17,8 +17,8 @@ predicted by an independent computation, and its gradient against small differen
 (`mlxray verify MODEL` prints the same for a model of yours). `python -m mlxray.testing --all
 --table docs/architectures.md` writes this page, and a test compares it with the code.
 
-`●` proven on every layer, `◐` on those layers that have it, `·` absent, with the reason below. A point of
-attention, of another mixer or of a mixture of experts is absent without a word where a block has none.
+`●` proven on every layer, `◐` on those layers that have it, `·` absent. The reason stands below,
+unless a block just has no softmax attention, no other mixer of tokens, or no experts.
 
 """
 

@@ -51,6 +51,17 @@ def build(config: Mapping[str, Any], file: str, *, seed: int = 0) -> nn.Module:
     return randomize(model, seed)
 
 
+def quantise(model: nn.Module, bits: int, group_size: int = 32) -> nn.Module:
+    """Quantise a model's linear layers, embeddings and experts, as mlx-lm's converter does."""
+
+    def fits(path: str, module: nn.Module) -> bool:
+        return hasattr(module, "to_quantized") and module.weight.shape[-1] % group_size == 0
+
+    nn.quantize(model, group_size=group_size, bits=bits, class_predicate=fits)
+    mx.eval(model.parameters())
+    return model
+
+
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     """Draw every floating parameter of a model anew, and evaluate."""
     generator = np.random.default_rng(seed)
