@@ -70,8 +70,8 @@ TARGETS = {"layer (mlp)": 2.2, "layer × position": 6.0, "all heads": 3.0}
 
 def sweep_ratio(
     subject: InterpretableModel, prompts: tuple[Batch, Batch], point: str, cells: list[Cell]
-) -> tuple[float, float, float, float]:
-    """(median ratio, its spread, its bound, largest relative difference of the logits)."""
+) -> tuple[list[float], float, float]:
+    """(quartiles of the ratio, its bound, largest relative difference of the logits)."""
     clean, corrupted = prompts
     addresses = [f"layers.{layer}.{point}" for layer in range(LAYERS)]
     kept: dict[int, mx.array] = {}
@@ -94,7 +94,7 @@ def sweep_ratio(
     fast()
     naive()
     ratios, bounds = [], []
-    for _ in range(7):
+    for _ in range(15):
         quick = seconds(fast)
         slow = seconds(naive) / len(some) * len(cells)
         ratios.append(slow / quick)
@@ -105,8 +105,7 @@ def sweep_ratio(
         for c in some
         for n in [plain.naive(c, values)]
     ]
-    spread = max(ratios) - min(ratios)
-    return statistics.median(ratios), spread, statistics.median(bounds), max(errors)
+    return statistics.quantiles(ratios, n=4), statistics.median(bounds), max(errors)
 
 
 def work(sweep: Sweep, cells: list[Cell]) -> tuple[int, int]:
@@ -165,11 +164,12 @@ def main() -> None:
     subject = model()
     drawn = mx.random.randint(0, VOCABULARY, (2, TOKENS))
     prompts = subject.tokens.batch(drawn[:1]), subject.tokens.batch(drawn[1:])
-    table = Table("sweep", "cells", "ratio", "spread", "target", "bound", "difference")
+    table = Table("sweep", "cells", "ratio", "target", "bound", "difference")
     table.title = f"one forward pass per cell / sweep, on {mx.default_device()}"
     for name, (point, cells) in SWEEPS.items():
-        ratio, spread, bound, error = sweep_ratio(subject, prompts, point, cells)
-        row = f"{ratio:.2f}×", f"±{spread / 2:.2f}", f"≥ {TARGETS[name]}×", f"{bound:.1f}×"
+        (low, ratio, high), bound, error = sweep_ratio(subject, prompts, point, cells)
+        told = f"{ratio:.2f}× ({low:.2f} to {high:.2f})"
+        row = told, f"≥ {TARGETS[name]}×", f"{bound:.1f}×"
         table.add_row(name, str(len(cells)), *row, f"{error:.1e}")
     console = Console()
     console.print(table)
