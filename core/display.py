@@ -14,11 +14,13 @@ SPACE = "␣"
 EMPTY = "∅"
 ELLIPSIS = "…"
 
-#: White space that is common enough to have a mark of its own.
-_MARKS = {" ": SPACE, "\n": "⏎", "\r": "␍", "\t": "⇥"}
+#: White space that is common enough to have a mark of its own; fonts lack one for the return.
+_MARKS = {" ": SPACE, "\n": "⏎", "\r": "\\r", "\t": "⇥"}
 _TAKEN = frozenset((*_MARKS.values(), EMPTY))
 #: Characters that Unicode counts as printable, and that leave no ink.
 _BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+#: Zero-width joiner and non-joiner: part of emoji and of Persian words.
+_JOINERS = "\u200c\u200d"
 #: What a combining mark needs to stand on where no letter comes before it.
 _GROUND = "◌"
 #: A character may bring marks that take no cell; a text must not be made of them alone.
@@ -41,12 +43,13 @@ def show_token(text: str, width: int | None = None) -> str:
     [red]\x1b[31m
     """
     shown, letter = [], False
-    for character in _clip(text, width):
+    clipped = _clip(text, width)
+    for index, character in enumerate(clipped):
         mark = _MARKS.get(character)
         if not letter and unicodedata.category(character).startswith("M"):
             shown.append(_GROUND)
         if mark is None:
-            mark = _code(character) if character in _TAKEN else _visible(character)
+            mark = _code(character) if character in _TAKEN else _visible(clipped, index)
         letter = character not in _MARKS
         shown.append(mark)
     return fit("".join(shown) or EMPTY, width)
@@ -67,13 +70,14 @@ def show_text(text: str, width: int | None = None) -> str:
     before = clipped.find(inner) if inner else len(clipped)
     after = len(clipped) - before - len(inner)
     ground = _GROUND if inner and unicodedata.category(inner[0]).startswith("M") else ""
-    shown = "".join(_visible(c) if c == " " else _MARKS.get(c) or _visible(c) for c in inner)
+    marks = (" " if c == " " else _MARKS.get(c) or _visible(inner, i) for i, c in enumerate(inner))
+    shown = "".join(marks)
     return fit(SPACE * before + ground + shown + SPACE * after, width)
 
 
 def show_lines(text: str) -> str:
     """Text of several lines, kept as it is but for control characters."""
-    return "".join(c if c == "\n" else _visible(c) for c in text)
+    return "".join(c if c == "\n" else _visible(text, i) for i, c in enumerate(text))
 
 
 def counted(count: int, noun: str) -> str:
@@ -104,7 +108,13 @@ def _clip(text: str, width: int | None) -> str:
     return text if width is None else text[: width * _CHARACTERS_PER_CELL + 1]
 
 
-def _visible(character: str) -> str:
+def _visible(text: str, index: int) -> str:
+    """A character of a text, or its code if nobody would see it."""
+    character = text[index]
+    # Joiners show in what they join, which is no script in ASCII.
+    around = text[index - 1 : index] + text[index + 1 : index + 2]
+    if character in _JOINERS and len(around) == 2 and not any(c.isascii() for c in around):
+        return character
     if character == " " or (character.isprintable() and character not in _BLANK):
         return character
     return _code(character)
