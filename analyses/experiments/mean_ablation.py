@@ -6,19 +6,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError
 from mlxray.results import AblationResult
 from mlxray.results.ablation import VARIES
+from mlxray.tokens import Batch
 
 from ..causal.intervals import mean_and_interval
 from ..causal.measure import MetricLike
 from ..causal.sweep import DEFAULT_BUDGET
 from ..prompts import token_texts
-from .mean_ablation_cells import AblatedCell, Ablation
+from .mean_ablation_cells import AblatedCell, Ablation, one_prompt, reference_means
 from .mean_ablation_settings import Component, Exact, Settings, Source
 
 
@@ -80,67 +80,60 @@ def mean_ablation(
         component, layers, positions, reference, source, without_first,
         metric, metric_kwargs, exact, budget,
     )  # fmt: skip
-    rows = model.tokens.batch(prompt).rows()
-    runs = [Ablation(model, ids, settings, index=i) for i, ids in enumerate(rows)]
-    if len({run.grid.shape for run in runs}) > 1:
+    batch = model.tokens.batch(prompt)
+    prompts = [one_prompt(model, ids) for ids in batch.rows()]
+    places = [_places(batch, i, positions) for i in range(len(prompts))]
+    if settings.by == "position" and len(set(batch.lengths)) > 1:
         raise InputError("the prompts differ in length, so their positions do not correspond.")
-    found = _run(runs, callback, sys.stderr.isatty() if progress is None else progress)
-    effects, interval = mean_and_interval(found, seed)
-    first = runs[0]
-    ends = [run.batch.lengths[0] - 1 for run in runs]
+    means = reference_means(model, settings, prompts[0]) if settings.reference else None
+    shown = sys.stderr.isatty() if progress is None else progress
+    effects, runs = [], []
+    with tqdm(disable=not shown, unit="cell", total=0) as bar:
+        for index, one in enumerate(prompts):
+            run = Ablation(model, one, settings, index=index, means=means)
+            if not index:
+                bar.total = len(run) * len(prompts)
+            if shown:
+                bar.set_description(f"ablating: {run.estimate()}")
+            numbers = [0.0] * len(run)
+            for cell in run:
+                numbers[cell.number] = cell.effect
+                bar.update()
+                if callback is not None:
+                    callback(cell)
+            effects.append(run.grid.array(numbers))
+            runs.append((run.base_score, run.target, run.tokens, run.grid.layers, run.measure.name))
+            del run  # its activations, before the next one's
+    mean, interval = mean_and_interval(effects, seed)
+    scores, targets, tokens, rows, names = zip(*runs, strict=True)
     return AblationResult(
-        effects,
-        first.grid.layers,
+        mean,
+        rows[0],
         settings.by,
-        _positions(first, positions, min(ends)),
-        _tokens(runs),
+        places[0],
+        _common(tokens),
         component,
         source,
-        "probability" if metric is None else first.measure.name,
-        [run.base_score for run in runs],
-        [run.target for run in runs],
-        token_texts(model, [run.target for run in runs]),
+        names[0],
+        list(scores),
+        list(targets),
+        token_texts(model, targets),
         interval,
         metadata={"model": model.name, "replaced_by": settings.replaced_by},
     )
 
 
-def _run(
-    runs: Sequence[Ablation], callback: Callable[[AblatedCell], Any] | None, progress: bool
-) -> list[mx.array]:
-    """The effects of each prompt, in the shape of the grid."""
-    effects = []
-    with tqdm(total=sum(map(len, runs)), disable=not progress, unit="cell") as bar:
-        for run in runs:
-            if progress:
-                bar.set_description(f"ablating: {run.estimate()}")
-            places = {_key(run, cell[0]): i for i, cell in enumerate(run.grid.cells)}
-            numbers = [0.0] * len(run)
-            for cell in run:
-                numbers[places[_key(run, cell)]] = cell.effect
-                bar.update()
-                if callback is not None:
-                    callback(cell)
-            effects.append(run.grid.array(numbers))
-    return effects
+def _places(batch: Batch, row: int, positions: Sequence[int] | None) -> list[int]:
+    if positions is None:
+        return list(range(batch.lengths[row]))
+    return [batch.index(row, p) for p in positions]
 
 
-def _key(run: Ablation, place: Any) -> tuple[int, int | None, int | None]:
-    position = place.position if run.settings.by == "position" else None
-    return place.layer, position, place.head
-
-
-def _positions(run: Ablation, asked: Sequence[int] | None, last: int) -> list[int]:
-    if asked is not None:
-        return [run.batch.index(0, p) for p in asked]
-    return list(range(last + 1))
-
-
-def _tokens(runs: Sequence[Ablation]) -> list[str]:
-    if len({len(run.tokens) for run in runs}) > 1:
+def _common(prompts: Sequence[list[str]]) -> list[str]:
+    """The token at each position; a sign where prompts differ, nothing where lengths do."""
+    if len(set(map(len, prompts))) > 1:
         return []
-    columns = zip(*(run.tokens for run in runs), strict=True)
-    return [same[0] if len(set(same)) == 1 else VARIES for same in columns]
+    return [same[0] if len(set(same)) == 1 else VARIES for same in zip(*prompts, strict=True)]
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,9 @@ from ..metrics.common import compared, picked
 from ..prompts import token_texts
 from .mean_ablation_settings import Settings
 
+#: Address → mean.
+Means = Mapping[str, mx.array]
+
 
 @dataclass(frozen=True)
 class AblatedCell:
@@ -36,6 +39,7 @@ class AblatedCell:
         score: The metric with this place ablated.
         effect: The metric with nothing ablated, less `score`.
         prompt: Number of the prompt.
+        number: Of the cell in the grid's order.
     """
 
     layer: int
@@ -44,6 +48,7 @@ class AblatedCell:
     score: float
     effect: float
     prompt: int = 0
+    number: int = 0
 
 
 class Ablation:
@@ -54,6 +59,7 @@ class Ablation:
         prompt: One prompt.
         settings: What is ablated, and how.
         index: Number of the prompt, for its cells.
+        means: What `reference_means` gives, where it is known.
 
     Attributes:
         batch: The prompt's ids.
@@ -70,13 +76,16 @@ class Ablation:
     """
 
     def __init__(
-        self, model: InterpretableModel, prompt: Any, settings: Settings, *, index: int = 0
+        self,
+        model: InterpretableModel,
+        prompt: Any,
+        settings: Settings,
+        *,
+        index: int = 0,
+        means: Means | None = None,
     ) -> None:
         self.settings, self.index = settings, index
-        self.batch = _one(model, prompt, "the prompt")
-        reference = [
-            _one(model, text, "a text of the reference") for text in settings.reference or ()
-        ]
+        self.batch = one_prompt(model, prompt)
         self._refuse_single_position()
         self.tokens = token_texts(model, self.batch.rows()[0])
         self.grid = make_grid(
@@ -95,7 +104,12 @@ class Ablation:
         self.measure = _measure(model, settings, logits)
         self.base_score = float(nested(self.measure.rows(logits[None]))[0])
         self._own = dict(model.activations(self.batch, self.grid.addresses).items())
-        self._values = self._replacements(model, reference or [self.batch])
+        if means is None and settings.source != "zero":
+            means = reference_means(model, settings, self.batch)
+        self._values = {
+            address: _spread(means[address] if means else None, own)
+            for address, own in self._own.items()
+        }
         self._sweep = Sweep(model, self.batch, budget=settings.budget)
 
     def _refuse_single_position(self) -> None:
@@ -105,20 +119,6 @@ class Ablation:
                 "itself: nothing would be ablated. Give a longer prompt, or source='zero' or "
                 "'dataset'."
             )
-
-    def _replacements(
-        self, model: InterpretableModel, prompts: Sequence[Batch]
-    ) -> dict[str, mx.array]:
-        """Address → what stands in for the prompt's own activation, in its shape and dtype."""
-        if self.settings.source == "zero":
-            return {address: mx.zeros_like(own) for address, own in self._own.items()}
-        axis = axes(self.grid.component)[1]
-        first = int(self.settings.without_first)
-        means = token_means(model, prompts, self.grid.addresses, axis, first=first)
-        return {
-            address: mx.broadcast_to(means[address], own.shape).astype(own.dtype)
-            for address, own in self._own.items()
-        }
 
     @cached_property
     def idle(self) -> list[int]:
@@ -201,10 +201,15 @@ class Ablation:
         patch = self.grid.cells[index][0]
         position = patch.position if self.settings.by == "position" else None
         effect = self.base_score - score
-        return AblatedCell(patch.layer, position, patch.head, score, effect, self.index)
+        return AblatedCell(patch.layer, position, patch.head, score, effect, self.index, index)
 
 
-def _one(model: InterpretableModel, prompt: Any, what: str) -> Batch:
+def one_prompt(model: InterpretableModel, prompt: Any, what: str = "the prompt") -> Batch:
+    """The ids of one prompt that the model has room for.
+
+    Raises:
+        InputError: if it is empty, several, or longer than the context.
+    """
     batch = model.tokens.batch(prompt)
     if len(batch.lengths) != 1:
         raise InputError(f"{what} is one prompt; got {len(batch.lengths)}.")
@@ -214,6 +219,25 @@ def _one(model: InterpretableModel, prompt: Any, what: str) -> Batch:
             f"{what} has {batch.lengths[0]} tokens; this model's context is {limit}. Shorten it."
         )
     return batch
+
+
+def reference_means(model: InterpretableModel, settings: Settings, prompt: Batch) -> Means:
+    """The mean to put in at each layer: over the reference, or over the prompt without one.
+
+    Returns:
+        Address → float32, 1 at the position axis.
+    """
+    texts = settings.reference or ()
+    prompts = [one_prompt(model, text, "a text of the reference") for text in texts]
+    addresses = [f"layers.{i}.{settings.point}" for i in model.layer_indices(settings.layers)]
+    axis, first = axes(settings.point)[1], int(settings.without_first)
+    return token_means(model, prompts or [prompt], addresses, axis, first=first)
+
+
+def _spread(mean: mx.array | None, own: mx.array) -> mx.array:
+    """A mean (None for zero) in the shape and dtype of an activation, without a copy of it."""
+    value = mx.zeros(1) if mean is None else mean
+    return mx.broadcast_to(value.astype(own.dtype), own.shape)
 
 
 def _place(cell: Cell) -> str:

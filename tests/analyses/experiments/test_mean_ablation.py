@@ -254,6 +254,19 @@ def test_several_prompts(pocket):
     assert (heads.tokens, heads.effects.shape) == ([], (5, 4))
 
 
+def test_several_prompts_share_a_data_set(pocket):
+    prompts = [f"The capital of {c} is" for c in ("France", "Italy")]
+    options = {"source": "dataset", "reference": ["Tom has a hat.", PET], "layers": [1, 3]}
+    alone = [np.array(pocket.mean_ablation(p, **options).effects) for p in prompts]
+    seen = []
+    found = pocket.mean_ablation(prompts, callback=seen.append, **options)
+    np.testing.assert_allclose(np.array(found.effects), np.mean(alone, axis=0), atol=1e-6)
+    assert [c.prompt for c in seen] == [0] * 12 + [1] * 12
+    assert sorted(c.number for c in seen) == sorted([*range(12)] * 2)
+    with pytest.raises(InputError, match="prompt 1 has 6 tokens; there is no position 9"):
+        pocket.mean_ablation([PET, prompts[0]], component="heads", positions=[9])
+
+
 def test_layers_and_positions(pocket):
     every = pocket.mean_ablation(PET)
     found = pocket.mean_ablation(PET, layers=[-1, 2], positions=[-1, 4])
