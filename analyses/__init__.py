@@ -12,7 +12,7 @@ from typing import Any
 from mlxray.errors import PluginError
 from mlxray.registries import registry
 
-_FOLDERS = ("attention", "causal", "lenses", "metrics", "steering")
+_FOLDERS = ("attention", "causal", "conversation", "lenses", "metrics", "steering")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.conversation import Dialogue, Turn
+from mlxray.conversation import Dialogue, Turn, read_messages
+from mlxray.conversation.trace import model_dialogue
 from mlxray.errors import InputError
 from mlxray.results import TurnEffectsResult
 
@@ -95,7 +96,8 @@ def turn_patching(
 
     Args:
         model: The model, with a tokenizer that has a chat template.
-        conversation: Messages, or the path of a JSON file with them.
+        conversation: Messages, or the path of a JSON file with them; an answer at their end is
+            left out.
         other: Another conversation whose turns have the same numbers of tokens.
         answer: The answer to measure; None for what `other` ends with, or else for what the
             model answers to `other`.
@@ -134,20 +136,17 @@ def turn_patching(
 
 
 def _asked(model: InterpretableModel, conversation: Any, theirs: Question) -> Question:
-    """The first conversation with the answer of the other.
+    """The conversation with the answer of the other; an answer of its own is left out.
 
     Raises:
         InputError: if their turns do not stand at the same positions.
     """
-    mine = pose(model, conversation, None if _ends_with_answer(conversation) else theirs.text)
-    _correspond(mine.dialogue, theirs.dialogue)
-    return Question(mine.dialogue, theirs.answer, theirs.text)
-
-
-def _ends_with_answer(conversation: Any) -> bool:
-    from mlxray.conversation import read_messages
-
-    return bool(read_messages(conversation)[-1]["role"] == "assistant")
+    messages = read_messages(conversation)
+    if len(messages) > 1 and messages[-1]["role"] == "assistant":
+        messages.pop()
+    mine = model_dialogue(model, messages, add_generation_prompt=True)
+    _correspond(mine, theirs.dialogue)
+    return Question(mine, theirs.answer, theirs.text)
 
 
 def _correspond(mine: Dialogue, theirs: Dialogue) -> None:

@@ -71,7 +71,12 @@ class Bounds:
             span = Probe(self._template, self._messages[: index + 1], index, alone).span()
         except InputError:
             return limit
-        return end + len(common_start(alone[span.end :], self._whole[end:limit]))
+        tail, gap = alone[span.end :], self._whole[end:limit]
+        # Some templates end the whole, not each turn, with the token that ends a sequence.
+        for closing in (tail, tail.removesuffix(self._template.ending)):
+            if gap.startswith(closing):
+                return end + len(closing)
+        return end + len(common_start(tail, gap))
 
     def _finish(self, index: int) -> int:
         if not self._generation:

@@ -32,7 +32,15 @@ class Template:
     @property
     def beginning(self) -> str:
         """The beginning-of-sequence token as text; empty without one."""
-        found = getattr(self.tokenizer, "bos_token", None)
+        return self._special("bos_token")
+
+    @property
+    def ending(self) -> str:
+        """The end-of-sequence token as text; empty without one."""
+        return self._special("eos_token")
+
+    def _special(self, name: str) -> str:
+        found = getattr(self.tokenizer, name, None)
         return found if isinstance(found, str) else ""
 
     def attempt(self, messages: Sequence[Message], *, generation: bool = False) -> str | None:

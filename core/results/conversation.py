@@ -131,7 +131,7 @@ class TurnEffectsResult(AnalysisResult):
         role = next(turn["role"] for turn in self.turns if turn["index"] == index)
         return (
             f"{short_text(self.answer)!r}: turn {index} ({role}) {self.change} changes "
-            f"{self.metric_name} most, by {effect:+.3f} from {self.baseline:.3f}"
+            f"{self.metric_name} most, by {effect:+.3g} from {self.baseline:.3g}"
         )
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:

@@ -89,6 +89,32 @@ def mistral_last(messages: Messages, generation: bool) -> list[Piece]:
     return pieces
 
 
+def phi4(messages: Messages, generation: bool) -> list[Piece]:
+    pieces: list[Piece] = []
+    for i, message in enumerate(messages):
+        head = f"<|{message['role']}|>"
+        pieces += [(head, i, False), (message["content"], i, True), ("<|end|>", i, False)]
+    if generation:
+        return [*pieces, ("<|assistant|>", None, False)]
+    return [*pieces, ("</s>", len(messages) - 1, False)]
+
+
+def deepseek(messages: Messages, generation: bool) -> list[Piece]:
+    pieces: list[Piece] = [("<s>", None, False)]
+    for i, message in enumerate(messages):
+        if message["role"] == "system":
+            pieces.append((message["content"], i, True))
+        elif message["role"] == "user":
+            pieces += [("<｜User｜>", i, False), (message["content"], i, True)]
+        else:
+            said = message["content"]
+            pieces += [("<｜Assistant｜>", i, False), (said, i, True)]
+            pieces.append(("<｜end▁of▁sentence｜>", i, False))
+    if generation:
+        pieces.append(("<｜Assistant｜><think>\n", None, False))
+    return pieces
+
+
 BY_HAND: dict[str, Callable[[Messages, bool], list[Piece]]] = {
     "llama3": llama3,
     "chatml": chatml,
@@ -96,8 +122,10 @@ BY_HAND: dict[str, Callable[[Messages, bool], list[Piece]]] = {
     "gemma": gemma,
     "mistral-first": mistral_first,
     "mistral-last": mistral_last,
+    "phi4": phi4,
+    "deepseek": deepseek,
 }
-SYSTEM = {"llama3", "chatml", "qwen2.5", "mistral-first", "mistral-last"}
+SYSTEM = set(BY_HAND) - {"gemma"}
 
 
 def owners(tokens: list[bytes], pieces: list[Piece]) -> list[tuple[int | None, bool]]:

@@ -160,6 +160,32 @@ LLAMA2 = (
     "{% endif %}{% endfor %}"
 )
 
+#: Phi 4 mini: the end of sequence behind the whole, and nothing before it.
+PHI4 = (
+    "{%- if messages[0]['role'] == 'system' %}"
+    "{{- '<|system|>' + messages[0]['content'] + '<|end|>' -}}{%- endif -%}"
+    "{%- for message in messages -%}{%- if message['role'] == 'tool' -%}"
+    "{{- '<|tool_response|>' + (message['content'] | tojson) + '<|end|>' -}}"
+    "{%- elif message['role'] != 'system' -%}{{- '<|' + message['role'] + '|>' -}}"
+    "{%- if message.content -%}{{- message['content'] -}}{%- endif -%}{{- '<|end|>' -}}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- else -%}{{- eos_token -}}{%- endif -%}"
+)
+
+#: DeepSeek R1: no head before a system prompt, the answer's head depends on what was before.
+DEEPSEEK = (
+    "{%- set ns = namespace(is_tool=false, system_prompt='') -%}"
+    "{%- for message in messages -%}{%- if message['role'] == 'system' -%}"
+    "{%- set ns.system_prompt = message['content'] -%}{%- endif -%}{%- endfor -%}"
+    "{{bos_token}}{{ns.system_prompt}}{%- for message in messages -%}"
+    "{%- if message['role'] == 'user' -%}{%- set ns.is_tool = false -%}"
+    "{{'<｜User｜>' + message['content']}}{%- endif -%}"
+    "{%- if message['role'] == 'assistant' -%}{%- set content = message['content'] -%}"
+    "{%- if '</think>' in content -%}{%- set content = content.split('</think>')[-1] -%}"
+    "{%- endif -%}{{'<｜Assistant｜>' + content + '<｜end▁of▁sentence｜>'}}{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{'<｜Assistant｜><think>\n'}}{%- endif %}"
+)
+
 #: Of no family: no special tokens, the end of sequence only at the very end.
 PLAIN = (
     "{% for message in messages %}{% if not loop.first %}{{ '\n' }}{% endif %}"
@@ -177,6 +203,8 @@ FAMILIES = {
     "mistral-first": MISTRAL_FIRST,
     "mistral-last": MISTRAL_LAST,
     "llama2": LLAMA2,
+    "phi4": PHI4,
+    "deepseek": DEEPSEEK,
     "plain": PLAIN,
 }
 
