@@ -167,7 +167,7 @@ def steering_matplotlib(
     *,
     view: View = "map",
     figsize: tuple[float, float] | None = None,
-    cmap: str = "signed",
+    cmap: str | None = None,
     title: str | None = None,
 ) -> Any:
     """Draw a steering sweep with matplotlib.
@@ -176,7 +176,8 @@ def steering_matplotlib(
         view: "map": score and cost over layer and strength, cells past the limit of cost hatched,
             the best one framed. "curves": both against the strength, a line for each layer.
         figsize: Width and height in inches.
-        cmap: Colours of the score, symmetric around zero where it has both signs.
+        cmap: Colours of the score. If left out: blue to red around zero, or, where no score is
+            negative, viridis from zero.
         title: Instead of the one that names the point.
     """
     from . import steering_matplotlib as drawing
@@ -192,7 +193,7 @@ def steering_plotly(
     *,
     view: View = "map",
     figsize: tuple[float, float] | None = None,
-    cmap: str = "signed",
+    cmap: str | None = None,
     title: str | None = None,
 ) -> Any:
     """Draw a steering sweep with plotly; arguments as with matplotlib."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .colors import colormap, ink
+from .colors import SIGNED, colormap, ink
 from .figure import Picture, picture
 from .fonts import Typeface, typeface
 from .matrix import largest
 from .measure import LINE, POINTS, labelled
 from .steering import Sweep, cost_text, score_text
 
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+
 _SIZE = 9
 _COSTS = "Reds"
 _COST = "neutral perplexity over unsteered"
-#: Colours of the layers' lines: from the first to the last.
-_LINES = "viridis"
+#: With more layers than this a scale of colours stands for the legend.
+_LEGEND = 14
 
 
 def _face(sweep: Sweep) -> Typeface:
@@ -30,22 +33,31 @@ def _headed(figure: Picture, sweep: Sweep, face: Typeface) -> None:
     figure.suptitle(face.text(heading), fontsize=_SIZE + 1, **face.options)
 
 
-def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str) -> Picture:
+def line_colors() -> Colormap:
+    """Colours of the layers' lines, the first dark and the last still to be seen on white."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("layers", colormap("viridis")(np.linspace(0, 0.92)))
+
+
+def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None) -> Picture:
     """Score and cost side by side, each with its own scale."""
     from matplotlib.ticker import FixedLocator
 
     width, height = figsize or sweep.map_size
     figure, face = picture(width, height), _face(sweep)
     left, right = figure.subplots(1, 2)
-    limit = largest(sweep.score)
-    low = -limit if np.nanmin(np.append(sweep.score, 0.0)) < 0 else 0.0
+    cmap, ends = score_colors(sweep, cmap)
     room = width / 2 - 1.3, height - 1.7
-    image = _map(left, sweep, sweep.score, cmap, (low, limit), room)
-    _numbers(left, image, sweep, [[score_text(v) for v in row] for row in sweep.score])
+    image = _map(left, sweep, sweep.score, cmap, ends, room)
+    _hatched(left, sweep)
+    if sweep.small:
+        _numbers(left, image, [[score_text(v) for v in row] for row in sweep.score])
     bar = figure.colorbar(image, ax=left, pad=0.02, aspect=25)
     bar.set_label(face.text(sweep.unit), fontsize=_SIZE, **face.options)
     image = _map(right, sweep, sweep.decades, _COSTS, sweep.cost_range, room)
-    _numbers(right, image, sweep, [[cost_text(v) for v in row] for row in sweep.cost])
+    if sweep.small:
+        _numbers(right, image, [[cost_text(v) for v in row] for row in sweep.cost])
     ticks = cost_ticks(sweep)
     bar = figure.colorbar(image, ax=right, pad=0.02, aspect=25, extend=_extend(sweep))
     bar.ax.yaxis.set_major_locator(FixedLocator([np.log10(t) for t in ticks]))
@@ -57,6 +69,13 @@ def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str) -> Pi
     right.set_title("cost", fontsize=_SIZE)
     _headed(figure, sweep, face)
     return figure
+
+
+def score_colors(sweep: Sweep, cmap: str | None) -> tuple[str, tuple[float, float]]:
+    """The score's colour map and the ends of its scale."""
+    limit = largest(sweep.score)
+    signed = bool((sweep.score < 0).any())
+    return cmap or (SIGNED if signed else "viridis"), (-limit if signed else 0.0, limit)
 
 
 def cost_ticks(sweep: Sweep) -> list[float]:
@@ -106,39 +125,36 @@ def _map(
     return image
 
 
-def _numbers(axes: Any, image: Any, sweep: Sweep, texts: list[list[str]]) -> None:
-    """Numbers in the cells, and hatches over those that cost too much, on the score's map."""
-    from matplotlib.patches import Rectangle
-
-    values = image.get_array()
+def _numbers(axes: Any, image: Any, texts: list[list[str]]) -> None:
+    """Numbers in the cells."""
+    values = np.ma.filled(image.get_array(), np.nan)
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
-            color = ink(image.cmap(image.norm(values[row, column])))
-            if image.cmap.name != _COSTS and sweep.dear[row, column]:
-                axes.add_patch(
-                    Rectangle(
-                        (column - 0.5, row - 0.5),
-                        1,
-                        1,
-                        fill=False,
-                        hatch="////",
-                        edgecolor="#00000033",
-                        linewidth=0,
-                    )
-                )
-            if sweep.small:
-                axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
+            color = ink(image.cmap(image.norm(float(values[row, column]))))
+            axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
 
 
-def draw_curves(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str) -> Picture:
+def _hatched(axes: Any, sweep: Sweep) -> None:
+    """Hatches over the cells that cost too much."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    cells = [Rectangle((c - 0.5, r - 0.5), 1, 1) for r, c in np.argwhere(sweep.dear)]
+    style: dict[str, Any] = {"facecolor": "none", "edgecolor": "#00000033", "linewidth": 0}
+    axes.add_collection(PatchCollection(cells, hatch="////", **style), autolim=False)
+
+
+def draw_curves(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None) -> Picture:
     """Score and cost against the strength, a line for each layer."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure, face = picture(*(figsize or (9.5, 4.2))), _face(sweep)
     left, right = figure.subplots(1, 2)
-    colors = colormap(_LINES)
+    colors = line_colors()
     for row, layer in enumerate(sweep.layers):
-        color = colors(0.92 * row / max(1, len(sweep.layers) - 1))
+        color = colors(row / max(1, len(sweep.layers) - 1))
         left.plot(sweep.strengths, sweep.score[row], "o-", ms=3.5, color=color, label=str(layer))
         cost = np.where(np.isfinite(sweep.cost[row]), sweep.cost[row], np.nan)
         right.plot(sweep.strengths, cost, "o-", ms=3.5, color=color, label=str(layer))
@@ -184,17 +200,19 @@ def draw_curves(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str) ->
         axes.tick_params(labelsize=_SIZE)
         axes.grid(color="#e5e5e5")
         axes.spines[["top", "right"]].set_visible(False)
-    beside = 1 if len(sweep.layers) <= 14 else -(-len(sweep.layers) // 14)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(
-        handles[::-1],
-        labels[::-1],
-        title="layer",
-        loc="outside right center",
-        ncols=beside,
-        fontsize=8,
-        title_fontsize=_SIZE,
-        frameon=False,
-    )
+    if len(sweep.layers) <= _LEGEND:
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(
+            handles[::-1],
+            labels[::-1],
+            title="layer",
+            loc="outside right center",
+            fontsize=8,
+            title_fontsize=_SIZE,
+            frameon=False,
+        )
+    else:
+        scale = ScalarMappable(Normalize(sweep.layers[0], sweep.layers[-1]), line_colors())
+        figure.colorbar(scale, ax=[left, right], label="layer", aspect=30, pad=0.02)
     _headed(figure, sweep, face)
     return figure

@@ -10,25 +10,23 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .arrays import with_gaps
-from .colors import NOTHING, colormap, plotly_scale
+from .colors import NOTHING, plotly_scale
 from .labels import plotly_text
-from .matrix import largest
 from .measure import labelled
 from .plotly_figure import framed, positions
 from .steering import Sweep, cost_text, score_text
-from .steering_matplotlib import cost_ticks
+from .steering_matplotlib import cost_ticks, line_colors, score_colors
 
 _COST = "perplexity over unsteered"
 
 
-def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str) -> Any:
+def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None) -> Any:
     """Score and cost side by side, each with its own scale."""
     width, height = figsize or (sweep.map_size[0] + 1.6, sweep.map_size[1] + 0.9)
     figure = make_subplots(
         rows=1, cols=2, subplot_titles=["score", "cost"], horizontal_spacing=2.0 / width
     )
-    limit = largest(sweep.score)
-    low = -limit if np.nanmin(np.append(sweep.score, 0.0)) < 0 else 0.0
+    cmap, score_ends = score_colors(sweep, cmap)
     hover = [
         [
             f"layer {layer}, strength {strength:g}<br>score {score_text(sweep.score[i, j])}"
@@ -39,7 +37,7 @@ def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str) -> An
         for i, layer in enumerate(sweep.layers)
     ]
     halves = (
-        (sweep.score, plotly_scale(cmap), (low, limit), score_text, sweep.score),
+        (sweep.score, plotly_scale(cmap), score_ends, score_text, sweep.score),
         (sweep.decades, plotly_scale("Reds"), sweep.cost_range, cost_text, sweep.cost),
     )
     for column, (values, scale, ends, text, numbers) in enumerate(halves, start=1):
@@ -118,14 +116,14 @@ def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str) -> An
     return figure
 
 
-def draw_curves(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str) -> Any:
+def draw_curves(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None) -> Any:
     """Score and cost against the strength, a line for each layer."""
     from matplotlib.colors import to_hex
 
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.12)
-    colors = colormap("viridis")
+    colors = line_colors()
     for row, layer in enumerate(sweep.layers):
-        color = to_hex(colors(0.92 * row / max(1, len(sweep.layers) - 1)))
+        color = to_hex(colors(row / max(1, len(sweep.layers) - 1)))
         for column, values in ((1, sweep.score), (2, sweep.cost)):
             figure.add_trace(
                 go.Scatter(

@@ -38,8 +38,8 @@ def steering_vector(
 
     Args:
         model: The model.
-        positive, negative: One prompt or several each, as text or token ids, of any lengths; each
-            is read as if it ran alone.
+        positive, negative: One prompt or several each, of any lengths: text, token ids, or chats
+            (lists of messages, up to where the model answers). Each is read as if it ran alone.
         layers: Where to make a vector: one layer, several, or None for all.
         point: A point, or a module path inside the block.
         position: What is read of each prompt: its ``"last"`` token, the ``"mean"`` over all of

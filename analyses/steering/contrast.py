@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import mlx.core as mx
@@ -12,7 +13,9 @@ from tqdm import tqdm
 from mlxray import InterpretableModel
 from mlxray.arrays import number
 from mlxray.errors import InputError, PointAbsent, nearest
+from mlxray.generation import chat_ids
 from mlxray.generation.edits import tokens_axis
+from mlxray.generation.prompts import is_chat
 from mlxray.points import ALIASES, POINTS
 from mlxray.tokens import Batch
 
@@ -76,13 +79,17 @@ def addresses_of(model: InterpretableModel, point: str, layers: Layers) -> list[
 
 
 def rows_of(model: InterpretableModel, prompts: Any, name: str) -> list[list[int]]:
-    """Token ids of one prompt or of several.
+    """Token ids of one prompt or of several: text, ids, or chats (lists of messages).
 
     Raises:
         InputError: if there is none, or one cannot be run; `name` says which list it was.
     """
     if prompts is None or (isinstance(prompts, (list, tuple)) and not prompts):
         raise InputError(f"{name} is empty: give at least one prompt.")
+    if is_chat(prompts):
+        return [chat_ids(model, prompts)]
+    if isinstance(prompts, (list, tuple)) and all(map(is_chat, prompts)):
+        return [chat_ids(model, chat) for chat in prompts]
     return model.tokens.batch(prompts).rows()
 
 
@@ -108,28 +115,33 @@ def read(
     """
     if isinstance(position, bool) or not (isinstance(position, int) or position in POSITIONS):
         raise InputError(f'position is "last", "mean" or an integer; got {position!r}.')
-    values: dict[str, list[mx.array]] = {address: [] for address in addresses}
-    norms = dict.fromkeys(addresses, 0.0)
-    counted = dict.fromkeys(addresses, 0)
-    longest = max(map(len, rows))
-    size = max(1, _TOKENS // longest)
+    found: dict[str, list[tuple[mx.array, mx.array]]] = {address: [] for address in addresses}
+    # Rows of one length need no padding, so nothing depends on how a model treats it.
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     with tqdm(total=len(rows), desc=progress, disable=progress is None, unit="prompt") as bar:
-        for start in range(0, len(rows), size):
-            batch = model.tokens.batch([list(row) for row in rows[start : start + size]])
-            cache = model.activations(batch, list(addresses))
-            for address in addresses:
-                for entry, tokens in _entries(address, cache[address], batch, position):
-                    values[address].append(entry)
-                    norms[address] += number(mx.sum(tokens))
-                    counted[address] += tokens.size
-            bar.update(len(batch.lengths))
-    return {a: Reading(mx.stack(values[a]), norms[a], counted[a]) for a in addresses}
+        for length, alike in groupby(order, key=lambda row: len(rows[row])):
+            same, size = list(alike), max(1, _TOKENS // length)
+            for start in range(0, len(same), size):
+                batch = model.tokens.batch([list(rows[i]) for i in same[start : start + size]])
+                cache = model.activations(batch, list(addresses))
+                for address in addresses:
+                    found[address] += _entries(address, cache[address], batch, position)
+                bar.update(len(batch.lengths))
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return {address: _reading([pairs[i] for i in back]) for address, pairs in found.items()}
+
+
+def _reading(pairs: Sequence[tuple[mx.array, mx.array]]) -> Reading:
+    norms = [number(mx.sum(each)) for _, each in pairs]
+    return Reading(
+        mx.stack([value for value, _ in pairs]), sum(norms), sum(n.size for _, n in pairs)
+    )
 
 
 def _entries(
     address: str, value: Any, batch: Batch, position: str | int
 ) -> list[tuple[mx.array, mx.array]]:
-    """For each row its entry, and the norms of the tokens that count."""
+    """For each row, all of one length, its entry and the norms of the tokens that count."""
     axis = tokens_axis(address)
     if not isinstance(value, mx.array) or value.shape[axis : axis + 1] != batch.ids.shape[1:]:
         kind = value.shape if isinstance(value, mx.array) else type(value).__name__
@@ -141,7 +153,7 @@ def _entries(
     found = []
     for row, length in enumerate(batch.lengths):
         if position == "mean":
-            read_here = tokens_first[row, :length]
+            read_here = tokens_first[row]
             counting = read_here[1:] if length > 1 else read_here
         else:
             at = batch.index(row, -1 if position == "last" else int(position))

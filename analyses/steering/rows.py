@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.edits import Edit
+from mlxray.errors import InputError
 from mlxray.generation.edits import tokens_axis
 from mlxray.run import Run
 from mlxray.sites import first_argument, set_first_argument
@@ -29,7 +30,10 @@ class SteeredRows:
         batch: The prompts.
         positions: Positions whose logits are wanted, the same for all prompts.
         layers: The layers that will be steered.
-        budget: Bytes that the logits and the stream of one pass may take.
+        budget: Bytes that the logits of one pass may take.
+
+    Raises:
+        InputError: for prompts of unequal length, if this model's tokens see what stands behind.
     """
 
     def __init__(
@@ -41,6 +45,12 @@ class SteeredRows:
         budget: int,
     ) -> None:
         self.layout = model.layout
+        for layer in range(model.layout.n_layers if batch.padded else 0):
+            if reason := model.layout.roles(layer).departures.get("right padding"):
+                raise InputError(
+                    f"prompts of unequal length cannot share a pass of this model ({reason}): "
+                    "give prompts, and neutral texts, of one length each."
+                )
         self.batch = batch
         self.positions = list(positions)
         self._streams: dict[int, mx.array] = {}

@@ -104,9 +104,8 @@ def by_function(function: Callable[[mx.array], Any], name: str) -> Score:
 
 
 def last_rows(model: InterpretableModel, batch: Batch) -> list[mx.array]:
-    """Logits (V,) at the last token of each prompt, each as if it ran alone."""
-    logits = model.run_with_hooks(batch)
-    return [logits[row, length - 1] for row, length in enumerate(batch.lengths)]
+    """Logits (V,) at the last token of each prompt, which runs alone."""
+    return [model.run_with_hooks(row)[0, -1] for row in batch.rows()]
 
 
 class Scores:

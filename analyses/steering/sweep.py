@@ -20,6 +20,7 @@ from ..causal.sweep import DEFAULT_BUDGET
 from ..causal.targets import Token
 from ..prompts import token_texts
 from .build import steering_vector
+from .contrast import rows_of
 from .neutral import Neutral, neutral_batch
 from .score import LOG_ODDS, Score, Scores, by_function, by_metric, log_odds
 from .vector import SteeringVector, finite
@@ -58,7 +59,7 @@ def steering_sweep(
 
     Args:
         model: The model.
-        prompt: One prompt or several; scores are means over them.
+        prompt: One prompt or several, chats included; scores are means over them.
         target: The token that should become likely, as an id or as text such as " Rome".
         other: The token that it is compared with; all others together if left out.
         positive, negative: Prompts that the vector is made from, as for `steering_vector`.
@@ -90,7 +91,8 @@ def steering_sweep(
     powers = _strengths(strengths)
     if isinstance(max_cost, bool) or not (isinstance(max_cost, (int, float)) and max_cost > 0):
         raise InputError(f"max_cost is a positive number; got {max_cost!r}.")
-    batch, texts = model.tokens.batch(prompt), neutral_batch(model, neutral)
+    batch = model.tokens.batch(rows_of(model, prompt, "prompt"))
+    texts = neutral_batch(model, neutral)
     judge = log_odds(model, target, other) if score == LOG_ODDS else None
     made = _vector(model, vector, positive, negative, point, layers, position, method)
     places = _places(made, model, layers)

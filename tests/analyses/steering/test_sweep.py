@@ -283,6 +283,35 @@ def test_more_bad_input(make, pocket):
         pocket.steering_sweep("The", vector=two, target=" Rome")
 
 
+def test_prompts_that_cannot_be_padded_are_refused(make):
+    """A model whose adapter says that tokens see what stands behind them."""
+    from dataclasses import replace
+
+    adapter = replace(make("llama").adapter, departures={"right padding": "sees all"})
+    model = InterpretableModel(make("llama").model, adapter=adapter)
+    vector = steering_vector(model, POSITIVE, NEGATIVE, layers=0)
+    with pytest.raises(InputError, match=r"cannot share a pass of this model .sees all."):
+        model.steering_sweep(PROMPTS, vector=vector, target=3, neutral=NEUTRAL_IDS)
+    same = [ids[:2] for ids in NEUTRAL_IDS]
+    result = model.steering_sweep(PROMPTS[0], vector=vector, target=3, neutral=same)
+    assert result.best is not None
+
+
+def test_chats_are_prompts(pocket):
+    """A chat's vector is that of its rendered tokens."""
+    from mlxray.generation import chat_ids
+
+    chats = [[{"role": "user", "content": f"My name is {name}."}] for name in ("Alice", "Tom")]
+    made = steering_vector(pocket, chats[0], [chats[1]], layers=3)
+    ids = [chat_ids(pocket, chat) for chat in chats]
+    same = steering_vector(pocket, ids[0], ids[1], layers=3)
+    assert mx.array_equal(made.vectors["layers.3.resid_post"], same.vectors["layers.3.resid_post"])
+    assert "Alice" in made.positive[0] and made.positive == same.positive
+    result = pocket.steering_sweep(chats[1], vector=made, target=" Alice", strengths=[0.0])
+    text = pocket.generate(chats[1], 1).text
+    assert result.base_answer.strip() == text.strip()
+
+
 def test_a_model_whose_numbers_are_none_is_named():
     network = small_model("llama", seed=3)
     network.model.norm.weight = network.model.norm.weight * mx.nan
