@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlxray import InterpretableModel
+from mlxray.analyses.causal.circuits import bench, edge_weights, names
 from mlxray.analyses.causal.datasets import greater_than, ioi
 from mlxray.analyses.metrics import get_metric, prob_diff
 from mlxray.errors import AnalysisError, InputError
+from mlxray.results import EdgeScoresResult
 
 V = 9
 
@@ -166,6 +168,30 @@ def test_the_greater_than_circuit_of_pocket(pocket):
     assert ("m4", "logits") in {edge[:2] for edge in curve.circuit.edges}
     assert curve.faithfulness.tolist()[-1] == pytest.approx(1, abs=1e-4)
     assert curve.completeness.tolist()[-1] == pytest.approx(0, abs=1e-4)
+
+
+def test_faithfulness_is_the_share_of_the_means(pocket):
+    """A pair whose two prompts hardly differ counts for as much as they differ."""
+    pairs = greater_than(5)
+    curve = pocket.circuit_curve(pairs, metric="prob_diff", sizes=[8], steps=1)
+    edges = names(EdgeScoresResult(curve.scores, "EAP", 1.0, 0.0).circuit(edges=8).edges)
+    alone, without, clean, corrupted = 0.0, 0.0, 0.0, 0.0
+    spans = []
+    for pair in pairs.aligned(pocket):
+        options = pair.keywords_for("prob_diff")
+        ground = bench(pocket, pair.clean, pair.corrupted, "prob_diff", options)
+        kept = edge_weights(ground.graph, edges)
+        alone += ground.values([kept]).item()
+        without += ground.values([ground.graph.mask() - kept]).item()
+        last = pocket.run_with_hooks([pair.clean, pair.corrupted])[:, -1].tolist()
+        ends = [by_loop(row, pair.correct, pair.incorrect) for row in last]
+        clean, corrupted = clean + ends[0], corrupted + ends[1]
+        spans.append(ends[0] - ends[1])
+    assert max(spans) > 3 * min(map(abs, spans))
+    expected = (alone - corrupted) / (clean - corrupted)
+    assert curve.faithfulness[0].item() == pytest.approx(expected, abs=1e-4)
+    expected = (without - corrupted) / (clean - corrupted)
+    assert curve.completeness[0].item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_set_of_pairs_is_measured_pair_by_pair(pocket):

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.datasets import agreement, capitals, induction, ioi
+from mlxray.analyses.causal.datasets import agreement, capitals, greater_than, induction, ioi
 from mlxray.analyses.causal.pairs import PairSet
 from mlxray.arrays import nested
 
@@ -38,12 +38,18 @@ def tasks(pairs: int) -> dict[str, PairSet]:
         "IOI": ioi(pairs),
         "capitals": capitals(pairs),
         "agreement": agreement(pairs),
+        "greater-than": greater_than(pairs),
     }
+
+
+def metric_of(pairs: PairSet) -> str:
+    """Where several answers are right, their probability; else the difference of two logits."""
+    return "prob_diff" if len(pairs[0].correct) > 1 else "logit_diff"
 
 
 def circuit_row(model: InterpretableModel, pairs: PairSet) -> list[str]:
     """Edges, faithfulness with its interval, completeness with its interval."""
-    curve = model.circuit_curve(pairs, sizes=SIZES, target=0.85)
+    curve = model.circuit_curve(pairs, sizes=SIZES, target=0.85, metric=metric_of(pairs))
     if curve.circuit is None:
         return ["none", "–", "–", "–", "–"]
     at = curve.sizes.index(len(curve.circuit.edges))
@@ -64,7 +70,7 @@ def percent(share: float) -> str:
 
 def correlations(model: InterpretableModel, pairs: PairSet, method: str) -> list[str]:
     """Median over pairs, and the least, of the certificate's r, for each kind of component."""
-    cells = []
+    cells, metric = [], metric_of(pairs)
     for point in KINDS.values():
         found = []
         for pair in pairs.aligned(model)[:CHECKED]:
@@ -72,8 +78,8 @@ def correlations(model: InterpretableModel, pairs: PairSet, method: str) -> list
                 list(pair.clean),
                 list(pair.corrupted),
                 point,
-                "logit_diff",
-                metric_kwargs=pair.metric_kwargs,
+                metric,
+                metric_kwargs=pair.keywords_for(metric),
                 method=method,
                 verify_top=TOP,
                 verify_random=DRAWN,

@@ -8,6 +8,7 @@ import pytest
 
 from mlxray import Metric
 from mlxray.analyses import attribution_map, attribution_patching
+from mlxray.analyses.causal.certificate import _agreement
 from mlxray.analyses.causal.relevance import relevance_edits
 from mlxray.errors import AddressError, InputError, PluginError
 
@@ -179,6 +180,42 @@ def test_certificate_holds_exact_effects(model):
     assert certificate.largest_missed == max(map(abs, certificate.exact[5:]))
     expected = np.corrcoef(certificate.estimated, certificate.exact)[0, 1]
     assert certificate.correlation == pytest.approx(expected)
+
+
+def test_certificate_counts_equal_signs_of_what_is_not_rounding():
+    assert _agreement([1.0, -2.0, 3.0, -4.0], [1.0, 2.0, 3.0, -4.0]) == 0.75
+    assert _agreement([1.0, -1.0, 1.0], [1.0, 1e-7, -1e-7]) == 1.0
+    assert _agreement([1.0, 0.0], [0.0, 0.0]) is None
+
+
+def test_finite_differences_take_whole_steps():
+    """Steps of half and of all the way, by hand: far from the gradient where the model bends."""
+    model = small_llama()
+    clean, corrupted = (model.watch(ids, "resid_post")[1] for ids in (CLEAN, CORRUPTED))
+    found = estimate(
+        model, "resid_post", layers=[1], method="finite_diff", eps=0.5, n_projections=2
+    )
+    gradient = estimate(model, "resid_post", layers=[1])
+    expected = []
+    for position in range(len(CLEAN)):
+        slopes = []
+        for step in (0.5, 1.0):
+            ends = []
+            for sign in (1, -1):
+
+                def put(x, position=position, shift=sign * step):
+                    new = mx.array(x)
+                    new[:, position] += shift * (clean - corrupted)[:, position]
+                    return new
+
+                logits = model.run_with_hooks(
+                    CORRUPTED, [(("resid_post", 1), put)], allow_unchanged=True
+                )
+                ends.append(share(model, logits))
+            slopes.append((ends[0] - ends[1]) / (2 * step))
+        expected.append(sum(slopes) / 2)
+    assert np.array(found.by_position)[0] == pytest.approx(expected, abs=1e-4)
+    assert not np.allclose(np.array(gradient.by_position)[0], expected, atol=0.02)
 
 
 def test_map_is_the_single_estimates_in_one_pass(model):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from mlxray import InterpretableModel
 from mlxray.analyses import circuit_curve
 from mlxray.analyses.causal.circuits import names
+from mlxray.analyses.causal.intervals import RESAMPLES, mean_and_interval
 from mlxray.analyses.causal.pairs import PairSet, PromptPair
 from mlxray.errors import InputError
 from mlxray.testing.planted import PLANTED
@@ -63,6 +65,21 @@ def test_means_and_intervals_over_pairs():
     assert mx.all(low <= curve.faithfulness + 1e-6).item()
     assert mx.all(curve.faithfulness <= high + 1e-6).item()
     assert len(curve.rows()[1]) == len(curve.sizes)
+
+
+def test_weighted_means_and_their_intervals():
+    """The bootstrap by a loop: weights are drawn with what they weigh."""
+    values = np.random.default_rng(1).normal(size=(6, 3))
+    weights = [0.1, 2.0, 1.0, 0.5, 3.0, 0.4]
+    mean, interval = mean_and_interval(list(map(mx.array, values)), 7, weights=weights)
+    by_hand = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+    assert np.array(mean) == pytest.approx(by_hand, abs=1e-6)
+    means = []
+    for drawn in np.random.default_rng(7).integers(6, size=(RESAMPLES, 6)):
+        total = sum(weights[i] for i in drawn)
+        means.append(sum(weights[i] * values[i] for i in drawn) / total)
+    ends = np.quantile(means, [0.025, 0.975], axis=0)
+    assert np.array(interval) == pytest.approx(ends, abs=1e-6)
 
 
 def test_what_cannot_be_asked():
