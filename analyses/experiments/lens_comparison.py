@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.errors import InputError, PointAbsent, nearest
+from mlxray.errors import AnalysisError, InputError, PointAbsent, nearest
 from mlxray.points import ALIASES
 from mlxray.results import LensComparisonResult
+from mlxray.run import Run
+from mlxray.tail import execute_at
+from mlxray.tokens import Batch
 
 from ..causal.targets import Token, token_id
 from ..lenses.logit_lens import READABLE
@@ -61,28 +64,49 @@ def lens_comparison(
         InputError: for several prompts, no point, an unknown point or position, an answer of
             several tokens, or a `top_k` out of range.
         PointAbsent: if no layer has a point, or the model's tail reads more than one stream.
-        AnalysisError: if the tail gives NaN.
+        AnalysisError: if the model or its tail gives NaN.
     """
     names = _names(points)
     batch, tokens = one_prompt(model, text)
     positions = chosen_positions(position, len(tokens))
     where = {name: _layers_with(model, name, layers) for name in names}
     answered = None if answer is None else token_id(model, answer)
-    logits, kept = model.run_with_cache(
-        batch, [(name, layer) for name, having in where.items() for layer in having]
-    )
-    own = logits[0, mx.array(positions)].astype(mx.float32)
+    own, residuals = _run(model, batch, where, positions)
     if not 1 <= top_k <= own.shape[-1]:
         raise InputError(f"top_k is between 1 and {own.shape[-1]}, the vocabulary; got {top_k}.")
     best: Any = mx.argmax(own, axis=-1).tolist()
     answers = best if answered is None else [answered] * len(positions)
     readings = {}
     for name in tqdm(names, desc="reading", unit="point", disable=not verbose):
-        residuals = {layer: kept[name, layer] for layer in where[name]}
         readings[name] = read_point(
-            model, residuals, tokens, positions, own, answers, point=name, top_k=top_k
+            model, residuals[name], tokens, positions, own, answers, point=name, top_k=top_k
         )
     return LensComparisonResult(tokens, positions, answers, token_texts(model, answers), readings)
+
+
+def _run(
+    model: InterpretableModel,
+    batch: Batch,
+    where: Mapping[str, Sequence[int]],
+    positions: Sequence[int],
+) -> tuple[mx.array, dict[str, dict[int, mx.array]]]:
+    """The model's logits (P, V) in float32, and point → layer → (1, P, D), at the positions only.
+
+    Raises:
+        AnalysisError: if the logits hold NaN.
+    """
+    run = Run(model.layout, watch=[(name, n) for name, having in where.items() for n in having])
+    logits = execute_at(run, batch.ids, positions)[0].astype(mx.float32)
+    index = mx.array(list(positions))
+    kept = {
+        name: {layer: run.read((name, layer))[:, index] for layer in having}
+        for name, having in where.items()
+    }
+    run.forget()
+    mx.eval(logits, kept)
+    if bool(mx.any(mx.isnan(logits)).item()):
+        raise AnalysisError("the model's own logits hold NaN: there is nothing to compare with.")
+    return logits, kept
 
 
 def _names(points: Sequence[str]) -> list[str]:

@@ -29,9 +29,9 @@ def read_point(
 
     Args:
         model: The model.
-        residuals: layer → (1, S, D).
+        residuals: layer → (1, positions, D).
         tokens: The prompt's tokens as text.
-        positions: The positions to read.
+        positions: Where in the prompt the residuals come from.
         own: (positions, V) float32, the model's own logits.
         answers: The answer of each position.
         point: Name of the point.
@@ -43,8 +43,8 @@ def read_point(
     layers = list(residuals)
     tops: dict[int, list[TopRow]] = {layer: [] for layer in layers}
     measured: dict[int, list[mx.array]] = {layer: [] for layer in layers}
-    targets = mx.array(list(answers))
-    for together, part, logits in in_parts(residuals, positions, own.shape[-1], model.finish_from):
+    targets, places = mx.array(list(answers)), range(len(positions))
+    for together, part, logits in in_parts(residuals, places, own.shape[-1], model.finish_from):
         best = [nested(x) for x in top_tokens(logits, top_k)]
         numbers = measures(logits.astype(mx.float32), own[part], targets[part])
         mx.eval(numbers)
