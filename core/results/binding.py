@@ -109,6 +109,11 @@ class BindingRun:
         """Runs: pairs that the unpatched model answers rightly, base and counterfactual."""
         return len(self.queried)
 
+    @property
+    def main_position(self) -> int:
+        """The prompt's last position if it was patched, else the first of those that were."""
+        return -1 if -1 in self.positions else self.positions[0]
+
     def shares(self, position: int = -1) -> dict[str, list[float]]:
         """What was followed → share of the runs, by layer.
 
@@ -185,8 +190,8 @@ class BindingResult(AnalysisResult, Sequence[BindingRun]):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The runs, and what they follow by layer at the first position patched."""
-        shares = [run.shares(run.positions[0]) for run in self.runs]
+        """The runs, and what they follow by layer at the last position."""
+        shares = [run.shares(run.main_position) for run in self.runs]
         return {**super().data, "shares": shares}
 
     def summary(self) -> str:
@@ -214,7 +219,7 @@ class BindingResult(AnalysisResult, Sequence[BindingRun]):
 
 
 def _told(run: BindingRun) -> str:
-    shares = run.shares(run.positions[0])
+    shares = run.shares(run.main_position)
     carried = run.carried or [0.0] * len(run.layers)
     place = max(range(len(run.layers)), key=lambda i: pointing(shares, carried, i))
     parts = ", ".join(f"{name} {shares[name][place]:.0%}" for name in MECHANISMS)
