@@ -78,7 +78,9 @@ def generate(
             stop_strings=stop or (),
         )
     if json or steps:
-        show_result(result, json=json, save=save)
+        from .generate_table import draw_steps
+
+        show_result(result, json=json, save=save, paint=draw_steps)
         return
     lines = result.text if chat else prompt + result.text
     for line in lines.split("\n"):

@@ -35,7 +35,11 @@ def test_chat_steps_and_stop(mlxray: Callable[..., Any]):
     assert "Alice" in said.splitlines()[0]
     assert "<|" not in said
     steps = mlxray("generate", PROMPT, "-n", "2", "--steps").out
-    assert "␣Paris" in steps
+    assert f"After <|bos|>{PROMPT}\n" in steps
+    assert ["0", "␣Paris", "100%", "█" * 20] in [line.split() for line in steps.splitlines()]
+    assert "2 tokens, length" in steps
+    long = mlxray("generate", "The apple. " * 30 + PROMPT, "-n", "1", "--steps").out
+    assert "After …" in long and "After The" not in long
     stopped = mlxray("generate", PROMPT, "--stop", "ris").out
     assert stopped.startswith(f"{PROMPT} Pa\n")
 
