@@ -1,4 +1,4 @@
-"""Draws the pictures of steering_sweep.md anew: python docs/experiments/steering_sweep_pictures.py"""
+"""Draws the pictures of steering_sweep.md: python docs/experiments/steering_sweep_pictures.py"""
 
 from pathlib import Path
 
