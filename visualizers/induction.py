@@ -13,10 +13,20 @@ from .induction_lines import LossLines, loss_lines
 
 if TYPE_CHECKING:
     from .figure import Picture
+    from .matrix import Matrices
 
 _TITLE = "Induction heads: scores, and the loss on repeated random tokens"
 _ACROSS, _UNIT = "token", "loss (nats)"
 _GREY = "#777777"
+
+
+def _maps(result: InductionResult, scores: list[str] | None, cmap: str | None) -> Matrices:
+    """The maps of `scores`; if None, those that fit beside one another, prefix matching first."""
+    maps = score_matrices(result, scores, "", cmap)
+    fitting = maps.grid[1]
+    if scores is None and fitting < len(maps.panels):
+        maps = score_matrices(result, list(result.scores)[:fitting], "", cmap)
+    return maps
 
 
 @visualizer(InductionResult, backend="matplotlib")
@@ -33,7 +43,7 @@ def induction_matplotlib(
 
     Args:
         ablation: How the heads were switched off; the first way if left out.
-        scores: Which maps; all if left out.
+        scores: Which maps; as many as fit beside one another if left out.
         figsize: Width and height in inches; grows with the heads if left out.
         cmap: Colour map of the scores.
         title: Of the whole picture.
@@ -42,7 +52,7 @@ def induction_matplotlib(
     from .fonts import typeface
     from .matrix_matplotlib import draw_on
 
-    maps = score_matrices(result, scores, "", cmap)
+    maps = _maps(result, scores, cmap)
     lines = loss_lines(result, ablation)
     heading = _TITLE if title is None else title
     face = typeface([heading])
@@ -95,7 +105,7 @@ def induction_plotly(
     from .measure import labelled
     from .plotly_figure import framed, positions
 
-    maps = score_matrices(result, scores, "", cmap)
+    maps = _maps(result, scores, cmap)
     lines = loss_lines(result, ablation)
     count = len(maps.panels)
     wide, high = maps.panel_size
@@ -162,12 +172,11 @@ def _add_lines(figure: Any, lines: LossLines) -> None:
             hovertemplate=f"{_ACROSS} %{{x}}<br>%{{y:.3f}} nats<extra>{line.name}</extra>",
         )
         figure.add_trace(trace, **place)
-    figure.add_hline(
-        y=lines.guessing,
-        line={"color": _GREY, "dash": "dot", "width": 1},
-        annotation={"text": lines.guess, "font": {"size": 11}},
-        annotation_position="top right",
-        **place,
+    ends = [lines.tokens[0], lines.tokens[-1]]
+    style = {"color": _GREY, "dash": "dot", "width": 1}
+    level = [lines.guessing] * 2
+    figure.add_trace(
+        go.Scatter(x=ends, y=level, name=lines.guess, mode="lines", line=style), **place
     )
     for copy in lines.copies:
         figure.add_vline(x=copy, line={"color": _GREY, "width": 1}, **place)

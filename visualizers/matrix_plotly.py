@@ -77,6 +77,8 @@ def heat(matrices: Matrices, panel: int) -> Any:
             for row in range(rows)
         ],
         texttemplate="%{text}",
+        # Left to itself, plotly makes words a different size in each panel.
+        textfont={"size": 10 if matrices.texts else None},
         hovertext=[
             [
                 f"{name}{matrices.down} {plotly_text(str(layer))}, "

@@ -74,13 +74,17 @@ def ablated_losses(
     own: list[mx.array] = []
     found: dict[str, list[mx.array]] = {way: [] for way in ways}
     total = len(batch.lengths) * len(ways) * len(cells)
-    with tqdm(total=total, desc="switching heads off", unit="run", disable=not verbose) as bar:
+    silent = not (verbose and total)
+    with tqdm(total=total, desc="switching heads off", unit="run", disable=silent) as bar:
         for sample, length in enumerate(batch.lengths):
             row = Batch(batch.ids[sample : sample + 1], (length,))
             targets = row.ids[:, 1:]
             own.append(token_losses(model.run_with_hooks(row)[:, :-1], targets)[0])
             mx.eval(own)
             sweep = Sweep(model, row, positions=range(length - 1))
+            if not (silent or sample):
+                runs = f"{len(batch.lengths)} samples, {len(ways)} ways"
+                bar.write(f"{runs}, for each of both: {sweep.plan(cells)}")
             for way in ways:
                 values = _values(activations, way, sample)
                 losses = mx.zeros((len(cells), length - 1))

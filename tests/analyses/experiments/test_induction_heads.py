@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -299,6 +300,16 @@ def test_pictures(on_pocket):
     assert named[1] == "without the 4 best heads (zero)"
     with pytest.raises(InputError, match="switched off by 'mode'"):
         on_pocket.plot(ablation="mode")
+
+
+def test_a_picture_of_many_heads_shows_the_maps_that_fit(on_pocket):
+    wide = {name: mx.zeros((5, 40)) for name in on_pocket.scores}
+    result = replace(on_pocket, scores=wide)
+    drawn = result.plot(backend="matplotlib")
+    assert [axes.get_title() for axes in drawn.subfigs[0].axes[:2]] == ["prefix matching", ""]
+    assert len([t for t in result.plot(backend="plotly").data if t.type == "heatmap"]) == 1
+    named = result.plot(backend="matplotlib", scores=["copying", "previous_token"])
+    assert named.subfigs[0].axes[1].get_title() == "previous token"
 
 
 def test_command_line(capsys):
