@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.errors import InputError
+from mlxray.errors import AnalysisError, InputError, PointAbsent
 from mlxray.results import InductionResult
 from mlxray.results.induction import MATCHING
 
@@ -92,7 +92,7 @@ def induction_heads(
         )
     )
     if copying:
-        scores["copying"] = copying_matrix(model, wanted)
+        scores["copying"] = _copying(model, wanted)
     result = InductionResult(
         layers=wanted,
         scores=scores,
@@ -123,6 +123,13 @@ def _scores(patterns: mx.array, period: int) -> dict[str, mx.array]:
         MATCHING: mx.mean(found["induction"], axis=0),
         "previous_token": mx.mean(found["previous_token"], axis=0),
     }
+
+
+def _copying(model: InterpretableModel, layers: Sequence[int]) -> mx.array:
+    try:
+        return copying_matrix(model, layers)
+    except (AnalysisError, PointAbsent) as error:
+        raise AnalysisError(f"{error} copying=False leaves the copying score out.") from error
 
 
 def _ways(ablation: Sequence[str], samples: int) -> list[str]:

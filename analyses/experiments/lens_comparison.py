@@ -22,13 +22,16 @@ from ..lenses.readout import chosen_positions
 from ..prompts import one_prompt, token_texts
 from .lens_comparison_reading import read_point
 
+#: What the sub-layers of a block add to the stream.
+PARTS = ("attn_add", "mixer_add", "mlp_add")
+
 
 @analysis(result=LensComparisonResult)
 def lens_comparison(
     model: InterpretableModel,
     text: Any,
     *,
-    points: Sequence[str] = ("resid_post", "attn_add", "mlp_add"),
+    points: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
     position: int | None = None,
     answer: Token | None = None,
@@ -48,7 +51,8 @@ def lens_comparison(
         model: The model.
         text: One prompt: text or token ids.
         points: What to read: ``"resid_post"``, what reaches the stream from a sub-layer
-            (``"attn_add"``, ``"mlp_add"``), or any other point as wide as the stream.
+            (``"attn_add"``, ``"mlp_add"``), or any other point as wide as the stream. If left
+            out, ``"resid_post"`` and those of `PARTS` that the model has.
         layers: Layers to read, None for all; a point is read in those that have it.
         position: One position, negative from the end; None for all.
         answer: Token id or text whose probability and rank are told; the model's own most likely
@@ -66,10 +70,9 @@ def lens_comparison(
         PointAbsent: if no layer has a point, or the model's tail reads more than one stream.
         AnalysisError: if the model or its tail gives NaN.
     """
-    names = _names(points)
     batch, tokens = one_prompt(model, text)
     positions = chosen_positions(position, len(tokens))
-    where = {name: _layers_with(model, name, layers) for name in names}
+    where = _places(model, points, layers)
     answered = None if answer is None else token_id(model, answer)
     own, residuals = _run(model, batch, where, positions)
     if not 1 <= top_k <= own.shape[-1]:
@@ -77,7 +80,7 @@ def lens_comparison(
     best: Any = mx.argmax(own, axis=-1).tolist()
     answers = best if answered is None else [answered] * len(positions)
     readings = {}
-    for name in tqdm(names, desc="reading", unit="point", disable=not verbose):
+    for name in tqdm(where, desc="reading", unit="point", disable=not verbose):
         readings[name] = read_point(
             model, residuals[name], tokens, positions, own, answers, point=name, top_k=top_k
         )
@@ -109,10 +112,32 @@ def _run(
     return logits, kept
 
 
+def _places(
+    model: InterpretableModel, points: Sequence[str] | None, layers: Sequence[int] | None
+) -> dict[str, list[int]]:
+    """Which of the wanted layers have which point: point → layers.
+
+    Raises:
+        InputError: if there is no point, or one that a lens cannot read.
+        PointAbsent: if no layer has a point that was asked for.
+    """
+    wanted = model.layer_indices(layers)
+    asked = ["resid_post"] if points is None else _names(points)
+    found = {}
+    for point in asked if points is not None else (*asked, *PARTS):
+        statuses = [s for s in model.points() if s.point == point and s.layer in wanted]
+        having = {s.layer for s in statuses if s.available}
+        if having:
+            found[point] = [layer for layer in wanted if layer in having]
+        elif point in asked:
+            raise PointAbsent(point, statuses[0].detail)
+    return found
+
+
 def _names(points: Sequence[str]) -> list[str]:
     given = [points] if isinstance(points, str) else list(points)
     if not given:
-        raise InputError("the list of points is empty; leave it out for the usual three.")
+        raise InputError("the list of points is empty; leave it out for the usual ones.")
     for point in given:
         if ALIASES.get(point, point) not in READABLE:
             raise InputError(
@@ -120,20 +145,6 @@ def _names(points: Sequence[str]) -> list[str]:
                 f"{nearest(str(point), READABLE)}"
             )
     return list(dict.fromkeys(ALIASES.get(point, point) for point in given))
-
-
-def _layers_with(model: InterpretableModel, point: str, layers: Sequence[int] | None) -> list[int]:
-    """The wanted layers that have the point.
-
-    Raises:
-        PointAbsent: if there is none.
-    """
-    wanted = model.layer_indices(layers)
-    statuses = [s for s in model.points() if s.point == point and s.layer in wanted]
-    found = {s.layer for s in statuses if s.available}
-    if not found:
-        raise PointAbsent(point, statuses[0].detail)
-    return [layer for layer in wanted if layer in found]
 
 
 @hookimpl

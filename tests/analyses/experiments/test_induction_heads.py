@@ -11,7 +11,7 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray.analyses.experiments.induction_heads import induction_heads
 from mlxray.cli import main
-from mlxray.errors import InputError
+from mlxray.errors import AnalysisError, InputError, PointAbsent
 from mlxray.results import InductionResult
 from mlxray.testing.planted import induction
 from mlxray.testing.zoo import small_model
@@ -256,6 +256,28 @@ def test_tokens_to_draw_from(pocket):
 def test_what_cannot_be_done_is_refused(llama, options, said):
     with pytest.raises(InputError, match=said):
         llama.induction_heads(**{"n_random_tokens": 5, **options})
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "gemma3n"])
+def test_a_model_whose_heads_have_no_circuit_of_weights(family):
+    model = InterpretableModel(small_model(family))
+    options = {"n_random_tokens": 5, "samples": 2, "draws": 2, "top_k": 1}
+    with pytest.raises(AnalysisError, match="copying=False leaves"):
+        model.induction_heads(**options)
+    result = model.induction_heads(copying=False, **options)
+    assert list(result.scores) == ["prefix_matching", "previous_token"]
+
+
+def test_a_model_without_attention():
+    with pytest.raises(PointAbsent, match="no softmax attention"):
+        InterpretableModel(small_model("mamba")).induction_heads(n_random_tokens=5)
+
+
+def test_losses_that_are_no_numbers():
+    model = InterpretableModel(small_model("llama"))
+    model.model.model.norm.weight = mx.full(model.model.model.norm.weight.shape, float("nan"))
+    with pytest.raises(AnalysisError, match="not a finite number"):
+        model.induction_heads(n_random_tokens=5, copying=False)
 
 
 def test_a_model_without_induction_heads(llama):

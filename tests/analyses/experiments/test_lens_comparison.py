@@ -140,18 +140,28 @@ def test_ties_rank_by_id():
 
 def test_a_point_that_some_layers_lack_is_read_in_the_others():
     model = InterpretableModel(small_model("lfm2"))
-    statuses = [s for s in model.points() if s.point == "attn_add"]
-    having = [s.layer for s in statuses if s.available]
-    lacking = [s.layer for s in statuses if not s.available]
+    having, lacking = (
+        [s.layer for s in model.points() if s.point == "attn_add" and s.available == there]
+        for there in (True, False)
+    )
     assert having and lacking
     result = model.lens_comparison(IDS)
-    assert result["attn_add"].layers == having
+    assert list(result) == ["resid_post", "attn_add", "mixer_add", "mlp_add"]
+    assert (result["attn_add"].layers, result["mixer_add"].layers) == (having, lacking)
     assert result.layers == sorted(having + lacking)
     for backend in ("matplotlib", "plotly"):
         result.plot(backend=backend)
     assert any("-" in row for row in result.rows()[1])
-    with pytest.raises(PointAbsent):
-        model.lens_comparison(IDS, layers=lacking)
+    assert "attn_add" not in model.lens_comparison(IDS, layers=lacking)
+    with pytest.raises(PointAbsent, match="attn_add"):
+        model.lens_comparison(IDS, layers=lacking, points=["attn_add"])
+
+
+def test_a_model_without_attention_and_one_with_several_streams():
+    mamba = InterpretableModel(small_model("mamba"))
+    assert "attn_add" not in mamba.lens_comparison(IDS)
+    with pytest.raises(PointAbsent, match="several residual streams"):
+        InterpretableModel(small_model("gemma3n")).lens_comparison(IDS)
 
 
 # Bad input
