@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from ..errors import InputError
+from ..errors import InputError, TokenizerMissing
 from ..interventions import Interventions, as_pairs
 from ..points import AddressLike
 from ..results.generation import GenerationResult
-from .prompts import Message, Prompt, is_chat
+from .prompts import Message, Prompt, is_chat, prompt_ids
 from .sampling import Sampling, check_count
 from .stream import Callback, Generation, Options
 
@@ -182,9 +182,7 @@ def generate_batch(
     """
     if isinstance(prompts, str) or is_chat(prompts):
         raise InputError("generate_batch() takes a list of prompts; for one, use generate().")
-    rows: list[Any] = model.tokens.batch(prompts).rows() if _is_array(prompts) else list(prompts)
-    if not rows:
-        raise InputError("the list of prompts is empty.")
+    rows = _prompts(model, prompts)
     if seed is not None:
         check_count("seed", seed, 0)
     stops = _ids(stop_tokens)
@@ -220,8 +218,23 @@ def _ids(stop_tokens: Any) -> frozenset[int] | None:
         raise InputError(f"stop_tokens is a list of token ids; got {stop_tokens!r}.") from None
 
 
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "tolist")
+def _prompts(model: InterpretableModel, prompts: Any) -> list[list[int]]:
+    """The ids of each prompt: all are looked at before the first one runs."""
+    if hasattr(prompts, "tolist"):
+        prompts = model.tokens.batch(prompts).rows()
+    if not isinstance(prompts, Iterable):
+        raise InputError(f"prompts are a list of them; got {type(prompts).__name__}.")
+    rows = []
+    for index, prompt in enumerate(prompts):
+        try:
+            rows.append(prompt_ids(model, prompt))
+        except TokenizerMissing:
+            raise
+        except InputError as error:
+            raise InputError(f"prompt {index}: {error}") from error
+    if not rows:
+        raise InputError("the list of prompts is empty.")
+    return rows
 
 
 def _collected(model: InterpretableModel, steps: Generation, keep_logits: bool) -> GenerationResult:

@@ -104,7 +104,9 @@ def _check(index: int, message: Any) -> None:
             f"message {index} is {type(message).__name__}; a chat is a list of {shown}."
         )
     for key in ("role", "content"):
-        if not isinstance(message.get(key), str):
+        value = message.get(key)
+        # A turn may be empty, its role may not.
+        if not isinstance(value, str) or (key == "role" and not value):
             raise InputError(f"message {index} has no {key}: write {shown}.")
 
 

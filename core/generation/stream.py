@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,10 @@ class Generation(Iterator[GenerationStep]):
         self.options = options
         self.edits: list[EditReport] = []
         self.prompt_tokens = prompt_ids(model, prompt)
+        if not isinstance(options.watch, Iterable):
+            raise InputError(f"watch is a list of addresses; got {options.watch!r}.")
+        if options.callback is not None and not callable(options.callback):
+            raise InputError(f"callback is a function; got {type(options.callback).__name__}.")
         watch = [options.watch] if isinstance(options.watch, str) else list(options.watch)
         self._passes = Passes(
             model,
@@ -142,6 +146,8 @@ class Generation(Iterator[GenerationStep]):
         if not math.isfinite(number(choice.total)):
             self._refuse(index)
         logits = done.logits[0]
+        if self._passes.edits and _alike(logits, number(choice.logprob)):
+            self._refuse(index, "are all the same, so that no token is likelier than another")
         reason = None
         if token in self._stop_tokens:
             text, reason = "", "stop"
@@ -160,14 +166,21 @@ class Generation(Iterator[GenerationStep]):
             index, token, text, number(choice.logprob), logits, done.activations, reason
         )
 
-    def _refuse(self, index: int) -> None:
-        where = f"the logits of step {index} are not finite numbers"
+    def _refuse(self, index: int, what: str = "are not finite numbers") -> None:
+        where = f"the logits of step {index} {what}"
         if self._passes.edits:
             named = ", ".join(repr(edit.address) for edit in self._passes.edits)
             raise EditError(f"{where}: an edit is too strong for the model ({named}). Weaken it.")
         raise AnalysisError(
             f"{where}, without any edit: the model's weights or dtype are at fault."
         )
+
+
+def _alike(logits: mx.array, logprob: float) -> bool:
+    """Whether all logits are one number, as behind a norm of what is too large for its dtype."""
+    if logits.size == 1 or abs(logprob + math.log(logits.size)) > 1e-3:
+        return False  # the cheap way to say so for nearly every step
+    return number(mx.max(logits)) == number(mx.min(logits))
 
 
 def _room(model: InterpretableModel, ids: list[int], cache: list[Any] | None) -> int | None:
