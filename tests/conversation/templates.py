@@ -169,7 +169,8 @@ PHI4 = (
     "{%- elif message['role'] != 'system' -%}{{- '<|' + message['role'] + '|>' -}}"
     "{%- if message.content -%}{{- message['content'] -}}{%- endif -%}{{- '<|end|>' -}}"
     "{%- endif -%}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- else -%}{{- eos_token -}}{%- endif -%}"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}"
+    "{%- else -%}{{- eos_token -}}{%- endif -%}"
 )
 
 #: DeepSeek R1: no head before a system prompt, the answer's head depends on what was before.

@@ -16,7 +16,7 @@ from mlxray.generation.prompts import chat_ids
 
 from .by_hand import BY_HAND, SYSTEM, owners
 from .conftest import assistant, user
-from .templates import FAMILIES, KINDS, SPECIAL, tokenizer_for
+from .templates import FAMILIES, KINDS, MISTRAL_FIRST, SPECIAL, tokenizer_for
 
 DIALOGUE = [user("My name is Alice."), assistant("Nice to meet you!"), user("What's my name?")]
 
@@ -166,6 +166,14 @@ def test_several_turns_of_one_role_and_the_date_of_llama_3_1():
     system = [{"role": "system", "content": "a"}, user("a")]
     first = read_dialogue(tokenizer, system).turns[0]
     assert (first.full_start, first.role) == (1, "system")
+
+
+def test_system_prompt_that_is_refused_alone():
+    asked = "{% if messages|selectattr('role', 'equalto', 'user')|list|length == 0 %}"
+    refusing = asked + "{{ raise_exception('No user query') }}{% endif %}" + MISTRAL_FIRST
+    messages = [{"role": "system", "content": "a"}, *DIALOGUE]
+    plain = detect_turns(tokenizer_for("mistral-first"), messages)
+    assert detect_turns(tokenizer_for(refusing), messages) == plain
 
 
 def test_pocket_gets_the_tokens_that_generate_gives_it(pocket: InterpretableModel):

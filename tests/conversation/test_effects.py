@@ -30,13 +30,13 @@ SMALL = (
 Hidden = Callable[[Any, Any], Any]
 
 
-def letters() -> Any:
+def letters(template: str = SMALL) -> Any:
     """A token for each character: fits into the small vocabularies of random models."""
     vocabulary = {c: i + 3 for i, c in enumerate("abcdefghijklmnopqrstuvwxyz<>/|_\n")}
     made = Tokenizer(models.WordLevel({"?": 2, **vocabulary}, unk_token="?"))
     made.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     made.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=SMALL)
+    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=template)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -105,6 +105,26 @@ def test_cut_is_a_run_of_all_tokens_with_a_mask(
         assert float(found.values[turn.index]) == pytest.approx(cut, abs=2e-4)
         assert float(found.effects[turn.index]) == pytest.approx(cut - base, abs=4e-4)
     assert np.abs(np.array(found.effects)).max() > 1e-2, "an oracle of noughts shows nothing"
+
+
+@pytest.mark.parametrize("readers", ["later", "last"])
+def test_answer_that_begins_where_the_last_turn_ends(readers: str):
+    """As with Mistral: the token that the answer is written from is the last turn's own."""
+    bare = SMALL[: SMALL.index("{% if add")]
+    model = InterpretableModel(small_model("llama", seed=5), tokenizer=letters(bare))
+    found = turn_ablation(model, SHORT, "ok", readers=readers)
+    dialogue = read_dialogue(model.tokenizer, SHORT, add_generation_prompt=True)
+    ids, turn = list(dialogue.ids), dialogue.turns[-1]
+    assert turn.full_end == len(ids)
+
+    def hidden(rows: Any, columns: Any) -> Any:
+        seen = (columns < turn.full_start) | (columns >= len(ids) - 1)
+        return (rows >= len(ids) - 1) & ~seen
+
+    cut = told(model, ids, model.tokenizer.encode("ok"), hidden)
+    assert float(found.values[-1]) == pytest.approx(cut, abs=2e-4)
+    other = turn_patching(model, SHORT, [*SHORT[:2], user("e")], "ok", readers=readers)
+    assert float(other.effects[-1]) != 0
 
 
 def test_layers_one_at_a_time_are_cuts_in_one_layer(model: InterpretableModel):
