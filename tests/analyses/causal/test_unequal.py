@@ -14,7 +14,7 @@ SHORT = [14, 25, 6, 7, 8]
 TAIL = LONG[2:]
 
 CALLS = {
-    "activation_patching": {"component": "resid_post"},
+    "activation_patching": {"component": "mlp"},
     "attribution_patching": {"component": "resid_post"},
     "attribution_map": {"components": ["resid_post", "z"]},
     "edge_attribution_patching": {"metric": "l2"},
