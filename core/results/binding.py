@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, ClassVar, overload
 
 import mlx.core as mx
@@ -198,24 +199,33 @@ class BindingResult(AnalysisResult, Sequence[BindingRun]):
         return "; ".join(map(_told, self.runs))
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
-        """Shares by layer, with 95 % intervals (Wilson's) of the three mechanisms."""
-        columns = ["run", "position", "layer", "runs", *FOLLOWED, "answer carried", "mixture"]
+        """Shares by layer, with 95 % intervals (Wilson's) of the three mechanisms.
+
+        "carried" are the control runs that carry the answer itself, "mixture" is its agreement.
+        """
+        several = len(self.runs) > 1, any(len(run.positions) > 1 for run in self.runs)
+        columns = ["layer", *FOLLOWED, "carried", "mixture"]
+        columns = [*compress(("run", "position"), several), *columns]
         table = []
         for run in self.runs:
             for position in run.positions:
-                shares = run.shares(position)
-                last = position == -1
-                for i, layer in enumerate(run.layers):
-                    cells: list[Any] = [
-                        _with_interval(shares[name][i], run.kept)
-                        if name in MECHANISMS
-                        else f"{shares[name][i]:.0%}"
-                        for name in FOLLOWED
-                    ]
-                    carried = f"{run.carried[i]:.0%}" if run.carried and last else ""
-                    fit = f"{run.agreement[i]:.2f}" if run.agreement and last else ""
-                    table.append([run.label, position, layer, run.kept, *cells, carried, fit])
+                which = [*compress((run.label, position), several)]
+                table += [[*which, *row] for row in _by_layer(run, position)]
         return columns, table
+
+
+def _by_layer(run: BindingRun, position: int) -> Iterator[list[Any]]:
+    shares = run.shares(position)
+    for i, layer in enumerate(run.layers):
+        cells = [
+            _with_interval(shares[name][i], run.kept)
+            if name in MECHANISMS
+            else f"{shares[name][i]:.0%}"
+            for name in FOLLOWED
+        ]
+        carried = f"{run.carried[i]:.0%}" if run.carried and position == -1 else ""
+        fit = f"{run.agreement[i]:.2f}" if run.agreement and position == -1 else ""
+        yield [layer, *cells, carried, fit]
 
 
 def _told(run: BindingRun) -> str:
@@ -229,6 +239,9 @@ def _told(run: BindingRun) -> str:
     )
     if run.mixture is not None:
         told += f"; the mixture agrees to {run.mixture.agreement['mixture']:.2f}"
+    if run.heads is not None:
+        best = [(name, *(run.top_head(name) or (0, 0, 0.0))) for name in MECHANISMS]
+        told += "; heads: " + ", ".join(f"{m} L{i}H{h} {rise:+.1f}" for m, i, h, rise in best)
     return told
 
 
@@ -243,4 +256,5 @@ def _with_interval(share: float, count: int) -> str:
     z = 1.96
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z * z / count)
-    return f"{share:.0%} ({max(0.0, middle - half):.0%}–{min(1.0, middle + half):.0%})"
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return f"{share:.0%} ({100 * low:.0f}–{high:.0%})"

@@ -291,9 +291,12 @@ def test_compare_runs_tasks_and_models_side_by_side(pocket):
 def test_a_result_is_json_and_a_table(pocket):
     found = binding_mechanisms(pocket, samples=30, causal=True)
     assert '"followed"' in found.to_json() and "| layer |" in found.to_markdown()
-    assert "the mixture agrees to" in found.summary()
-    (row,) = [r for r in found.rows()[1] if r[2] == 4]
-    assert "100%" in row[6] and row[10] == "100%"
+    assert "the mixture agrees to" in found.summary() and "lexical L3H2 +" in found.summary()
+    columns, rows = found.rows()
+    row = dict(zip(columns, rows[4], strict=True))
+    assert row["layer"] == 4 and row["carried"] == "100%"
+    n = found[0].kept
+    assert row["reflexive"] == f"100% ({100 * n / (n + 1.96**2):.0f}–100%)"  # Wilson's, of n in n
 
 
 def test_a_schema_of_ones_own(pocket):
