@@ -230,7 +230,7 @@ def test_tokens_to_draw_from(pocket):
     assert result.candidates == 40
     bos = pocket.tokens.bos_id
     assert all(ids[0] == bos and set(ids[1:]) <= set(allowed) for ids in result.prompts)
-    everything = pocket.induction_heads(ablation=[], copying=False, samples=20)
+    everything = pocket.induction_heads(n_random_tokens=60, ablation=[], copying=False, samples=8)
     drawn = {token for ids in everything.prompts for token in ids[1:]}
     assert not drawn & set(pocket.tokenizer.all_special_ids)
     assert everything.ablations == {}
