@@ -140,7 +140,7 @@ def _declare(parameter: Parameter) -> inspect.Parameter:
         names = [f"{parameter.option}/--no-{parameter.option[2:]}"]
     elif reader.many and not reader.commas:
         told.append("May be repeated.")
-    if not parameter.required and parameter.default not in (None, False):
+    if not parameter.required and parameter.default is not None and parameter.default is not False:
         told.append(f"(default: {show_text(str(parameter.default), 60)})")
     help_text = escape(show_text(" ".join(told)))
     made: Any

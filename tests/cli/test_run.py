@@ -227,7 +227,7 @@ def test_texts_may_stand_behind_a_name(mlxray, provide):
 
 
 @analysis
-def own_prompt(model, text=None, *, prompt: int = 1) -> TableResult:
+def own_prompt(model, text=None, *, prompt: int = 0) -> TableResult:
     """Has an option of that name, which is no text."""
     return TableResult({"given": [text, prompt]})
 
@@ -245,6 +245,7 @@ def test_which_analyses_have_a_prompt(mlxray, provide):
         return mlxray("run", name, *words, "--json").json()["data"]["columns"]["given"]
 
     assert given("own_prompt", "--prompt", "3") == [None, 3]
+    assert "(default: 0)" in mlxray("run", "own_prompt", "--help").out
     assert given("named_prompt", "--prompt", "a") == given("named_prompt", "a") == ["a"]
     for name in ("two_prompts", "only_options"):
         outcome = mlxray("run", name, "--prompt", "a")
