@@ -51,8 +51,8 @@ def lens_comparison(
         model: The model.
         text: One prompt: text or token ids.
         points: What to read: ``"resid_post"``, what reaches the stream from a sub-layer
-            (``"attn_add"``, ``"mlp_add"``), or any other point as wide as the stream. If left
-            out, ``"resid_post"`` and those of `PARTS` that the model has.
+            (``"attn_add"``, ``"mixer_add"``, ``"mlp_add"``), or any other point as wide as the
+            stream. If left out, those of these four that the model has.
         layers: Layers to read, None for all; a point is read in those that have it.
         position: One position, negative from the end; None for all.
         answer: Token id or text whose probability and rank are told; the model's own most likely
