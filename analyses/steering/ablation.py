@@ -73,15 +73,19 @@ def stream_writers(model: InterpretableModel) -> list[str]:
 
     That is ``embed`` and what each layer's sub-layers add. Where a layer's additions cannot be
     seen or are not all that it does to the stream, its ``resid_post`` stands there as well.
+
+    Raises:
+        PointAbsent: if the model has no single stream.
     """
     layout = model.layout
     here = {(s.point, s.layer): s.address for s in layout.statuses() if s.available}
     found = [here["embed", None]] if ("embed", None) in here else []
     for layer in range(layout.n_layers):
+        stream = layout.site(("resid_post", layer)).key
         adds = [here[point, layer] for point in _ADDS if (point, layer) in here]
         found += adds
         if not adds or "sum" in layout.roles(layer).departures:
-            found.append(here["resid_post", layer])
+            found.append(stream)
     return [layout.site(address).key for address in found]
 
 
@@ -99,6 +103,7 @@ def ablate_stream(
 
     Raises:
         InputError: if the direction cannot be one.
+        PointAbsent: if the model has no single stream.
     """
     edit = ablate_direction(direction)
     return [(address, edit) for address in stream_writers(model)]

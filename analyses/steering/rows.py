@@ -54,7 +54,10 @@ class SteeredRows:
         self.batch = batch
         self.positions = list(positions)
         self._streams: dict[int, mx.array] = {}
-        if resumable(model.layout):
+        alone = all(
+            model.layout.roles(layer).returns == 1 for layer in range(model.layout.n_layers)
+        )
+        if alone and resumable(model.layout):
             self._streams = model.watch(batch, "resid_pre", layers)
         width = model.tokens.vocabulary or ENOUGH_TOKENS
         row = 4 * 3 * len(self.positions) * width

@@ -14,16 +14,20 @@ from mlxray.arrays import number
 from mlxray.errors import EditError
 from mlxray.instrument import own_class
 from mlxray.layout import Layout
+from mlxray.run import Run
 
-from .ablation import unit
+from .ablation import ablate_stream, unit
 
 #: Names of the projection that a state space, a convolution or the like ends with.
-_MIXER_OUT = ("out_proj", "o_proj")
+_MIXER_OUT = ("out_proj", "o_proj", "dense", "linear_out")
+#: Names of the experts' last projection, where it is called otherwise than a dense MLP's.
+_EXPERTS_OUT = ("w2", "fc2")
 #: Attribute of a class whose calls go to another module: that module.
 _CALLED = "_mlxray_called"
 #: Tokens that the edited model is tried on.
 _TRIED = 8
-#: Most of the stream's norm that may be left along the direction, for each dtype.
+#: What rounding may leave of the stream along the direction, and of a difference between the edit
+#: and the projection, as shares of stream and logits.
 _LEFT = {mx.float32: 1e-4, mx.float16: 1e-2, mx.bfloat16: 5e-2}
 
 
@@ -102,8 +106,8 @@ def orthogonalize_weights(model: InterpretableModel, direction: mx.array) -> Wei
     `ablate_stream` makes of the unchanged one. A table that is the output head as well (tied
     embeddings) keeps its numbers as head, and embeds with the projected ones.
 
-    The edited model is tried on a few tokens; if its stream still has the direction, the weights
-    are put back and the reason is raised.
+    The edited model is tried on a few tokens; if its stream still has the direction, or its logits
+    are not those of the projection, the weights are put back and the reason is raised.
 
     Args:
         model: The model; it is changed until the handle's `undo`.
@@ -114,11 +118,13 @@ def orthogonalize_weights(model: InterpretableModel, direction: mx.array) -> Wei
         EditError: if weights are quantised (project at inference with `ablate_stream`, or
             dequantise first), a norm stands between a sub-layer and the stream, or something
             else writes to it.
+        PointAbsent: if the model has no single stream.
     """
     r, layout = unit(direction), model.layout
     writers = _writers(layout)
     for path, module, _ in writers:
         _check(path, module, r)
+    expected = model.run_with_hooks(_tokens(model), ablate_stream(model, direction))
     edit = WeightEdit()
     try:
         for path, module, tied in writers:
@@ -132,7 +138,7 @@ def orthogonalize_weights(model: InterpretableModel, direction: mx.array) -> Wei
             edit.replace(path, module, "weight", _without(r, module.weight, axis))
             if "bias" in module:
                 edit.replace(path, module, "bias", _without(r, module.bias, -1))
-        _try(model, r)
+        _try(model, r, expected)
     except BaseException:
         edit.undo()
         raise
@@ -142,8 +148,7 @@ def orthogonalize_weights(model: InterpretableModel, direction: mx.array) -> Wei
 def _writers(layout: Layout) -> list[tuple[str, nn.Module, bool]]:
     """Path, module, and whether it is a tied table of embeddings."""
     adapter = layout.adapter
-    _, tied = layout.output_head()
-    found = {adapter.embed: tied}
+    found = {adapter.embed: _is_head(layout)}
     if adapter.positions:
         found[adapter.positions] = False
     for layer in range(layout.n_layers):
@@ -156,7 +161,7 @@ def _writers(layout: Layout) -> list[tuple[str, nn.Module, bool]]:
                 )
         for part, ends in (
             (roles.attn, (roles.out_proj,)),
-            (roles.mlp, (roles.down_proj.rpartition(".")[2],)),
+            (roles.mlp, (roles.down_proj.rpartition(".")[2], *_EXPERTS_OUT)),
             (roles.mixer, _MIXER_OUT),
         ):
             if part is None:
@@ -164,6 +169,15 @@ def _writers(layout: Layout) -> list[tuple[str, nn.Module, bool]]:
             inside = f"{block}.{part}" if part else block
             found |= dict.fromkeys(_ending(layout, inside, ends), False)
     return [(path, layout.modules[path], tied) for path, tied in found.items()]
+
+
+def _is_head(layout: Layout) -> bool:
+    """Whether the table of embeddings gives the logits, even where there is a head besides."""
+    head, tied = layout.output_head()
+    run = Run(layout)
+    calls = run.handler(head)
+    run.execute(mx.zeros((1, 1), dtype=mx.int32))
+    return tied or calls.count == 0
 
 
 def _ending(layout: Layout, inside: str, ends: tuple[str, ...]) -> list[str]:
@@ -203,15 +217,18 @@ def _without(r: mx.array, array: mx.array, axis: int) -> mx.array:
     return mx.moveaxis(last - (last @ r)[..., None] * r, -1, axis)
 
 
-def _try(model: InterpretableModel, r: mx.array) -> None:
-    """See that the stream has no part along the direction.
+def _tokens(model: InterpretableModel) -> list[int]:
+    """A few tokens to try the edit on."""
+    return list(range(min(_TRIED, model.tokens.vocabulary or _TRIED)))
+
+
+def _try(model: InterpretableModel, r: mx.array, expected: mx.array) -> None:
+    """See that the stream has no part along the direction, and that the logits are as expected.
 
     Raises:
-        EditError: if it has.
+        EditError: if it is otherwise.
     """
-    size = min(_TRIED, model.tokens.vocabulary or _TRIED)
-    streams = model.watch(list(range(size)), "resid_post")
-    for layer, stream in streams.items():
+    for layer, stream in model.watch(_tokens(model), "resid_post").items():
         exact = stream.astype(mx.float32)
         left = number(mx.max(mx.abs(exact @ r) / mx.linalg.norm(exact, axis=-1)))
         if not left <= _LEFT.get(stream.dtype, 1e-4):
@@ -219,3 +236,11 @@ def _try(model: InterpretableModel, r: mx.array) -> None:
                 f"with all known matrices projected, layer {layer} still writes the direction "
                 f"({left:.2g} of the stream): something else writes to it. Use ablate_stream()."
             )
+    logits = model.run_with_hooks(_tokens(model))
+    error = number(mx.max(mx.abs(logits - expected)) / mx.max(mx.abs(expected)))
+    if not error <= _LEFT.get(logits.dtype, 1e-4):
+        raise EditError(
+            "the projected weights do not give what the projection at inference gives (the logits "
+            f"differ by {error:.2g} of the largest): some matrix has another use besides, or is "
+            "followed by a norm. Use ablate_stream()."
+        )

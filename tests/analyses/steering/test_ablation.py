@@ -11,13 +11,27 @@ from mlxray.analyses.steering import (
     orthogonalize_weights,
     stream_writers,
 )
-from mlxray.errors import EditError, InputError
+from mlxray.errors import EditError, InputError, PointAbsent
 from mlxray.testing.zoo import small_model
 
 PROMPT = [5, 17, 3, 9, 44, 21]
-#: Untied and tied tables, biases and learned positions, parallel sub-layers, scales, experts,
-#: a state space beside attention.
-EDITABLE = ("llama", "llama/tied", "gpt2", "phi", "cohere", "granite", "mixtral", "jamba", "mamba")
+#: Untied and tied tables (one beside a head that is never called), biases and learned positions,
+#: parallel sub-layers, scales, experts, state spaces, linear recurrences.
+EDITABLE = (
+    "llama",
+    "llama/tied",
+    "helium",
+    "gpt2",
+    "phi",
+    "cohere",
+    "granite",
+    "mixtral",
+    "dbrx",
+    "jamba",
+    "mamba",
+    "nemotron_h",
+    "recurrent_gemma",
+)
 
 
 def snapshot(model):
@@ -159,6 +173,21 @@ def test_a_norm_before_the_stream_is_refused(make, direction, name):
     model = make(name)
     with pytest.raises(EditError, match="norm between a sub-layer and the stream"):
         orthogonalize_weights(model, direction(model))
+
+
+def test_a_norm_behind_the_embedding_is_noticed(make, direction):
+    """The stream would be right, and all else a little off."""
+    model = make("nanochat")
+    before = snapshot(model)
+    with pytest.raises(EditError, match="do not give what the projection at inference gives"):
+        orthogonalize_weights(model, direction(model))
+    assert all(np.array_equal(before[k], v) for k, v in snapshot(model).items())
+
+
+@pytest.mark.parametrize("name", ["gemma3n", "iquestloopcoder"])
+def test_a_model_without_one_stream_is_refused(make, name):
+    with pytest.raises(PointAbsent, match=r"streams|twice"):
+        ablate_stream(make(name), mx.ones(32))
 
 
 def test_a_writer_that_was_not_found_is_noticed(direction):

@@ -59,6 +59,7 @@ def cost_of(model, edits):
         ("gemma3_text", "mlp_add"),
         ("mixtral", "attn_out"),
         ("gemma3n", "mlp_out"),
+        ("rwkv7", "resid_post"),
     ],
 )
 @pytest.mark.parametrize("budget", [1 << 30, 1])
@@ -215,7 +216,8 @@ def test_too_strong_a_vector_is_named_and_the_rest_is_there(pocket):
     )
     assert [(c.layer, c.strength) for c in result.not_finite] == [(1, 1e38), (3, 1e38)]
     assert (
-        "too strong for the model in 2 of 4 cells (first: layer 1, strength 1e+38)" in result.summary()
+        "too strong for the model in 2 of 4 cells (first: layer 1, strength 1e+38)"
+        in result.summary()
     )
     assert result.best is None or result.best.strength == 0.5
     assert np.isfinite(np.array(result.score)[:, 0]).all()
