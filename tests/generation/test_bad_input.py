@@ -127,6 +127,14 @@ def test_too_strong_for_half_precision():
             model.generate([1, 2, 3], 3, interventions={"layers.0": edit})
 
 
+def test_too_strong_for_brain_floats():
+    root = small_model("llama", seed=1)
+    root.update(tree_map(lambda p: p.astype(mx.bfloat16), root.parameters()))
+    strong = {"layers.0": add_vector(mx.full((32,), 1e30))}
+    with pytest.raises(EditError, match=r"step 0 are all the same.*too strong"):
+        InterpretableModel(root).generate([1, 2, 3], 3, interventions=strong)
+
+
 def test_equal_logits_without_an_edit_are_the_model_s_own():
     root = small_model("llama", seed=1)
     root.lm_head.weight = mx.zeros_like(root.lm_head.weight)
