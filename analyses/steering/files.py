@@ -72,7 +72,7 @@ def load(path: Path) -> SteeringVector:
     try:
         made = json.loads(about["vector"])
         facts = {name: _fact(made, name, kinds) for name, kinds in _FACTS.items()}
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise LoadError(f"the metadata of {shown!r} are broken: {error}") from error
     for address, array in arrays.items():
         layer = parse(address).layer if address else None

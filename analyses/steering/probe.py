@@ -184,5 +184,7 @@ class _Gated:
             )
         spread = [1] * activation.ndim
         spread[0], spread[axis] = now.shape
-        edited = self._edit(activation).astype(activation.dtype)
-        return mx.where(now.reshape(spread), edited, activation)
+        edited = self._edit(activation)
+        if not isinstance(edited, mx.array) or edited.shape != shape:
+            return edited  # the run says what is wrong with it
+        return mx.where(now.reshape(spread), edited.astype(activation.dtype), activation)

@@ -192,12 +192,11 @@ def _check_shape(address: str, vector: mx.array, activation: mx.array, model: st
     if not isinstance(activation, mx.array):
         kind = type(activation).__name__
         raise EditError(f"a steering vector needs an array at {address!r}; it is {kind}.")
-    shape = list(activation.shape)
-    del shape[tokens_axis(address)], shape[0]
-    if tuple(shape) != vector.shape:
+    axis, shape = tokens_axis(address), activation.shape
+    if shape[1:axis] + shape[axis + 1 :] != vector.shape:
         raise EditError(
             f"the steering vector at {address!r} was made with {model!r} and has shape "
-            f"{vector.shape}; the activation has {tuple(shape)} for each token. "
+            f"{vector.shape}; the activation has shape {shape}, batch and tokens included. "
             "It belongs to another model."
         )
 

@@ -64,6 +64,7 @@ def test_another_ending_is_refused(saved, tmp_path):
         ({"norms": {"layers.0.z": "1"}}, "norms"),
         ({"norms": {"layers.0.z": 1.0}}, "one norm for each"),
         ({"norms": {"layers.0.z": 1.0, "layers.1.z": 1e400}}, "norms"),
+        ({"norms": {"layers.0.z": 1.0, "layers.1.z": 10**400}}, "metadata"),
         ({"norms": {"layers.0.z": 1.0, "layers.1.z": -1.0}}, "norm at"),
         ({"n_layers": 1}, "for 1 layers"),
         ({"n_layers": True}, "n_layers"),

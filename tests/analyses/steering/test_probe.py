@@ -166,6 +166,12 @@ def test_threads_do_not_see_each_others_probes(model, probe, direction):
     assert not wrong
 
 
+def test_an_edit_that_returns_the_wrong_thing_is_named(model, probe):
+    for wrong in (lambda x: None, lambda x: x[:, :1], lambda x: 3.0):
+        with pytest.raises(EditError, match=r"the edit at 'layers.1.mlp_out' returned"):
+            model.run_with_hooks(PROMPT, only_while(probe, {LATE: wrong}))
+
+
 def test_what_cannot_be_is_refused(model, probe, direction):
     with pytest.raises(InputError, match="no interventions"):
         only_while(probe, {})
