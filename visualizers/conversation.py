@@ -63,7 +63,11 @@ def _effects(result: TurnEffectsResult, cmap: str, title: str | None) -> Bars | 
     effects = to_numpy(result.effects)
     answer = text_label(result.answer, 40)
     if title is None:
-        title = f"What “{answer}” owes to each turn ({result.change})"
+        title = (
+            f"What “{answer}” owes to each turn"
+            if result.change == "cut"
+            else f"What each turn brings of “{answer}”"
+        )
     reach = {
         "later": "for all later tokens",
         "last": "for the last turn and the answer",
@@ -73,7 +77,7 @@ def _effects(result: TurnEffectsResult, cmap: str, title: str | None) -> Bars | 
     note = "; ".join(filter(None, (what, signed_note(cmap))))
     unit = f"change of {text_label(result.metric_name, 40)}"
     if result.layers is None:
-        names = _labels(result.turns, 16)
+        names = _labels(result.turns, 22)
         return Bars(effects, names, title, note, unit, False, cmap, across="turn")
     return Matrices(
         panels=[("", effects[::-1])],

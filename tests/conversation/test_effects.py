@@ -236,6 +236,17 @@ def test_recall_needs_the_naming_turn_and_no_other(
     assert float(mx.max(mx.abs(patched.effects[1:]))) < 1
 
 
+@pytest.mark.parametrize("name", ["Bob", "Emma", "Jack", "Lucy"])
+def test_other_names_are_recalled_by_the_naming_turn_too(
+    pocket: InterpretableModel, recall: list[Any], name: str
+):
+    chat = [user(f"My name is {name}."), *recall[1:]]
+    result = pocket.turn_ablation(chat, turns=[0, 1, 2, 3], write=12)
+    assert result.answer == f"Your name is {name}."
+    assert [name in answer for answer in result.answers] == [False, True, True, True]
+    assert result.strongest()[0] == 0
+
+
 def test_cut_while_generating(pocket: InterpretableModel, recall: list[Any]):
     turns = read_dialogue(pocket.tokenizer, recall).turns
     edits = cut_turns(pocket, turns, [0])
