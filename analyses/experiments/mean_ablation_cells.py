@@ -261,10 +261,12 @@ def _measure(model: InterpretableModel, settings: Settings, logits: mx.array) ->
     try:
         return bind(model, settings.metric, logits, logits, settings.metric_kwargs)
     except (InputError, AnalysisError) as error:
+        if "NaN" not in str(error) and not isinstance(error, AnalysisError):
+            raise  # its keywords are at fault
         raise InputError(
             f"{error} An ablation has no corrupted run, so a metric gets the unablated logits in "
             "its place: one that divides by their difference cannot be used; kl_divergence, "
-            "cross_entropy_diff or a function of your own can."
+            "cross_entropy_diff, prob_diff or a function of your own can."
         ) from error
 
 

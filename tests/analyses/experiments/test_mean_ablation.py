@@ -300,6 +300,15 @@ def test_metrics(pocket):
     for name in ("l2", "cosine"):
         with pytest.raises(InputError, match="has no corrupted run"):
             pocket.mean_ablation(PET, metric=name)
+    dogs = {"correct_token": " dog", "incorrect_token": " cat"}
+    with pytest.raises(InputError, match="has no corrupted run"):
+        pocket.mean_ablation(PET, metric="logit_diff", metric_kwargs=dogs)
+    with pytest.raises(InputError, match=r"missing 2 required keyword-only arguments[^.]*$"):
+        pocket.mean_ablation(PET, metric="logit_diff")
+    answers = {"correct_tokens": [" dog"], "incorrect_tokens": [" cat"]}
+    found = pocket.mean_ablation(PET, layers=[3], metric="prob_diff", metric_kwargs=answers)
+    chances = pocket.mean_ablation(PET, layers=[3])
+    assert found.effect(3, 4) > chances.effect(3, 4)  # the cat gains besides
     with pytest.raises(PluginError, match="kl_divergence"):
         pocket.mean_ablation(PET, metric="kl_divergenc")
 
