@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mlxray.display import counted
 from mlxray.errors import InputError, nearest
 from mlxray.results import InductionResult
 
@@ -73,7 +74,7 @@ def loss_lines(result: InductionResult, ablation: str | None) -> LossLines:
         lines += [
             Line(f"without {best} ({way})", "#b2182b", "-", top),
             Line(
-                f"without {other} (mean; band: lowest to highest of {len(draws)} draws)",
+                f"without {other} (mean; band: lowest to highest of {counted(len(draws), 'draw')})",
                 "#2166ac",
                 "--",
                 draws.mean(axis=0).tolist(),

@@ -142,7 +142,7 @@ class InductionResult(HeadScoresResult):
         for how, ablation in self.ablations.items():
             named = " ".join(f"L{layer}H{head}" for layer, head in self.ablated)
             table.append([named, how, *self._means(ablation.top), ""])
-            others = f"{len(self.ablated)} others, {len(self.draws)} draws"
+            others = f"{counted(len(self.ablated), 'other')}, {counted(len(self.draws), 'draw')}"
             each = nested(self.repeat_loss(ablation.random))
             spread = f"{min(each):.4f} to {max(each):.4f}"
             table.append([others, how, *self._means(ablation.random), spread])
