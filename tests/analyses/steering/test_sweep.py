@@ -335,3 +335,28 @@ def test_on_the_command_line(capsys, tmp_path):
     data = json.loads(capsys.readouterr().out)["data"]
     assert data["layers"] == [0] and data["answers"] == [[" Rome", " Rome"]]
     assert picture.stat().st_size > 10_000
+
+
+def test_several_prompts_on_the_command_line(capsys, pocket):
+    from mlxray.cli import main
+
+    sides = {
+        side: [f"The capital of {country} is", f"In the country of {country}, the capital is"]
+        for side, country in (("positive", "Italy"), ("negative", "France"))
+    }
+    words = ["run", "steering_sweep", "--prompt", "The capital of France is", "--target", " Rome"]
+    for side, prompts in sides.items():
+        words += [word for prompt in prompts for word in (f"--{side}", prompt)]
+    words += ["--strengths", "0.5", "--layers", "4", "--neutral", "The end.", "--method", "pca"]
+    assert main([*words, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)["data"]
+    result = pocket.steering_sweep(
+        "The capital of France is",
+        target=" Rome",
+        **sides,
+        strengths=[0.5],
+        layers=[4],
+        neutral=["The end."],
+        method="pca",
+    )
+    assert data["score"][0][0] == pytest.approx(result.score.item(), rel=1e-4)
