@@ -31,6 +31,7 @@ class Bars:
         percent: Whether 1 is written as 100%.
         cmap: Colour map; its middle is zero.
         across: What a bar stands for.
+        interval: (2, bars): lower and upper end of each bar's interval; None without.
     """
 
     values: NDArray[np.float64]
@@ -41,6 +42,7 @@ class Bars:
     percent: bool
     cmap: str
     across: str = "layer"
+    interval: NDArray[np.float64] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -69,6 +71,17 @@ class Bars:
             format(value, form) if math.isfinite(value) and abs(value) >= least else ""
             for value in self.values
         ]
+
+    @property
+    def reach(self) -> NDArray[np.float64] | None:
+        """(2, bars): how far each interval reaches below and above its bar's end."""
+        if self.interval is None:
+            return None
+        import numpy as np
+
+        low, high = self.interval
+        ends: NDArray[np.float64] = np.stack([self.values - low, high - self.values])
+        return ends.clip(min=0)
 
     @property
     def unknown(self) -> list[int]:
@@ -107,6 +120,8 @@ def draw_matplotlib(bars: Bars, figsize: tuple[float, float] | None) -> Picture:
         color=bars.colors,
         edgecolor="#555555",
         linewidth=0.5,
+        yerr=bars.reach,
+        error_kw={"elinewidth": 1, "capsize": 3, "ecolor": "#333333"},
     )
     if len(bars.values) <= _NUMBERED:
         axes.bar_label(drawn, bars.numbers, fontsize=8, padding=2)
@@ -142,10 +157,14 @@ def draw_plotly(bars: Bars, figsize: tuple[float, float] | None) -> Any:
 
     size = figsize or bars.size
     unit = plotly_text(bars.unit)
+    reach = bars.reach
     trace = go.Bar(
         x=list(range(len(bars.values))),
         y=[float(value) if math.isfinite(value) else None for value in bars.values],
         marker={"color": bars.colors, "line": {"color": "#555555", "width": 0.5}},
+        error_y=None
+        if reach is None
+        else {"array": reach[1], "arrayminus": reach[0], "thickness": 1, "color": "#333333"},
         text=bars.numbers if len(bars.values) <= _NUMBERED else None,
         textposition="outside",
         cliponaxis=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mlxray import hookimpl, visualizer
@@ -13,16 +14,21 @@ from .bars import Bars
 from .labels import text_label
 from .matrix import Matrices
 
+#: What the columns of a map are, where it is not the name of the split.
+_ACROSS = {"layer": "head", "head_position": "position"}
+
 
 def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Matrices:
+    import numpy as np
+
     from .arrays import to_numpy
     from .matrix import largest, signed_note
 
     effects = to_numpy(result.recovery)
-    if effects.ndim not in (1, 2) or not effects.size or len(effects) != len(result.layers):
+    if effects.ndim not in (1, 2, 3) or not effects.size or len(effects) != len(result.layers):
         raise InputError(
             f"effects of shape {effects.shape} for {len(result.layers)} layers: "
-            "give (layers,) or (layers, heads)."
+            "give (layers,), (layers, heads) or (layers, heads, positions)."
         )
     component = text_label(result.component, 40)
     title = f"Patching {component}: what it brings back" if title is None else title
@@ -30,14 +36,27 @@ def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Mat
     colors = signed_note(cmap)
     if effects.ndim == 1:
         note = "; ".join(filter(None, ("100%: the clean behaviour is back", colors)))
-        return Bars(effects, list(result.layers), title, note, unit, percent=True, cmap=cmap)
+        interval = None
+        if result.interval is not None:
+            ends = [to_numpy(end) for end in result.shares(result.interval)]
+            interval = np.sort(np.stack(ends), axis=0)
+            note += f"\nlines: 95% intervals of the mean of {result.pairs} pairs"
+        bars = Bars(effects, list(result.layers), title, note, unit, percent=True, cmap=cmap)
+        return replace(bars, interval=interval)
+    # Heads and positions: a panel for each layer.
+    panels = [("", effects)]
+    if effects.ndim == 3:
+        panels = [
+            (f"layer {layer}", each) for layer, each in zip(result.layers, effects, strict=True)
+        ]
     return Matrices(
-        panels=[("", effects)],
-        rows=list(result.layers),
+        panels=panels,
+        rows=list(result.layers) if effects.ndim == 2 else list(range(effects.shape[1])),
         title=title,
         note="; ".join(filter(None, ("1: the clean behaviour is back", colors))),
         unit=unit,
-        across="head" if result.by == "layer" else result.by,
+        across=_ACROSS.get(result.by, result.by),
+        down="layer" if effects.ndim == 2 else "head",
         limit=largest(effects),
         signed=True,
         cmap=cmap,

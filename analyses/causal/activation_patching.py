@@ -142,8 +142,9 @@ def activation_patching(
             progress="patching" if verbose and len(pairs) == 1 else None,
         )
         effects.append(grid.array(numbers))
-    mean, interval = mean_and_interval(effects, seed)
+    mean, _ = mean_and_interval(effects, seed)
     scores = [sum(column) / len(ends) for column in zip(*ends, strict=True)]
+    interval = _interval(effects, ends, scores, seed)
     result = PatchingResult(
         mean,
         grids[0].layers,
@@ -201,6 +202,25 @@ def _pairs(
         )
     rows = zip(first.rows(), second.rows(), strict=True)
     return [pair(model, one, other, unequal) for one, other in rows]
+
+
+def _interval(
+    effects: list[mx.array], ends: list[tuple[float, float]], scores: list[float], seed: int
+) -> mx.array | None:
+    """Interval of the mean effect, with pairs drawn together with their own two ends.
+
+    That the pairs' ends differ says nothing about a place, so it is the interval of the share
+    that is brought back, on the scale of the effects.
+    """
+    spans = [clean - corrupted for clean, corrupted in ends]
+    shares = [
+        (effect - corrupted) / span
+        for effect, (_, corrupted), span in zip(effects, ends, spans, strict=True)
+    ]
+    _, interval = mean_and_interval(shares, seed, weights=spans)
+    if interval is None:
+        return None
+    return mx.sort(scores[1] + interval * (scores[0] - scores[1]), axis=0)
 
 
 def _check_ends(logits: list[mx.array], position: int) -> None:

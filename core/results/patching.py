@@ -38,7 +38,7 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
         clean_score, corrupted_score: The metric of the two runs (means over pairs).
         by: What the further axes are: a key of `AXES`.
         interval: (2, layers, …): lower and upper end of the 95 % interval of the mean over
-            pairs; None for one pair.
+            pairs, each drawn with its own two ends; None for one pair.
         pairs: How many pairs of prompts.
     """
 
@@ -57,9 +57,11 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
     @property
     def recovery(self) -> mx.array:
         """Effects on a scale from 0 (corrupted) to 1 (clean), shaped like `effect_matrix`."""
-        return (self.effect_matrix - self.corrupted_score) / (
-            self.clean_score - self.corrupted_score
-        )
+        return self.shares(self.effect_matrix)
+
+    def shares(self, effects: mx.array) -> mx.array:
+        """Values of the metric on that scale."""
+        return (effects - self.corrupted_score) / (self.clean_score - self.corrupted_score)
 
     def __getitem__(self, layer: int) -> float:
         if layer not in self.layers:
@@ -102,10 +104,13 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
         return ", ".join(f"{name} {at}" for name, at in zip(names, place, strict=True))
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
-        """Places by effect, largest first."""
-        recovery = dict(zip(self._places(), nested(self.recovery.reshape(-1)), strict=True))
+        """Places by effect, largest first; over pairs, with the effect's 95 % interval."""
+        numbers = [self.recovery, *(self.interval if self.interval is not None else ())]
+        columns = zip(*(nested(each.reshape(-1)) for each in numbers), strict=True)
+        further = dict(zip(self._places(), columns, strict=True))
         table = [
-            [*(place if isinstance(place, tuple) else (place,)), effect, recovery[place]]
+            [*(place if isinstance(place, tuple) else (place,)), effect, *further[place]]
             for place, effect in self.top_components(self.effect_matrix.size)
         ]
-        return ["layer", *AXES[self.by], "effect", "recovery"], table
+        ends = [] if self.interval is None else ["low", "high"]
+        return ["layer", *AXES[self.by], "effect", "recovery", *ends], table

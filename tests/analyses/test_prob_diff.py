@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mlxray import InterpretableModel
 from mlxray.analyses.causal.circuits import bench, edge_weights, names
 from mlxray.analyses.causal.datasets import greater_than, ioi
+from mlxray.analyses.causal.intervals import RESAMPLES
 from mlxray.analyses.metrics import get_metric, prob_diff
 from mlxray.errors import AnalysisError, InputError
 from mlxray.results import EdgeScoresResult
@@ -206,6 +207,23 @@ def test_a_set_of_pairs_is_measured_pair_by_pair(pocket):
     mean = np.mean([np.array(each.effect_matrix) for each in apart], axis=0)
     assert np.array(together.effect_matrix) == pytest.approx(mean, abs=1e-6)
     assert together.pairs == 3
-    assert together.interval is not None
+    aligned = list(pairs.aligned(pocket))
+    rows = [pocket.run_with_hooks([p.clean, p.corrupted])[:, -1].tolist() for p in aligned]
+    ends = [
+        [by_loop(row, p.correct, p.incorrect) for row in both]
+        for p, both in zip(aligned, rows, strict=True)
+    ]
+    effects = [np.array(each.effect_matrix, dtype=np.float64) for each in apart]
+    low, high = np.mean([e[1] for e in ends]), np.mean([e[0] for e in ends])
+    shares = []
+    for drawn in np.random.default_rng(0).integers(3, size=(RESAMPLES, 3)):
+        moved = sum(effects[i] - ends[i][1] for i in drawn)
+        shares.append(moved / sum(ends[i][0] - ends[i][1] for i in drawn))
+    expected = low + (high - low) * np.quantile(shares, [0.025, 0.975], axis=0)
+    assert np.array(together.interval) == pytest.approx(expected, abs=1e-4)
+    columns, table = together.rows()
+    assert columns[-2:] == ["low", "high"]
+    layer = table[0][0]
+    assert table[0][-2:] == pytest.approx(np.array(together.interval)[:, layer].tolist())
     with pytest.raises(InputError, match="leave corrupted out"):
         pocket.activation_patching(pairs, "The war", metric="prob_diff")
