@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
 
@@ -31,8 +32,8 @@ NEUTRAL = (
 _LARGEST = math.log(sys.float_info.max)
 
 
-def neutral_batch(model: InterpretableModel, texts: str | Sequence[str] | None) -> Batch:
-    """Neutral texts as tokens; the default set for None.
+def neutral_batch(model: InterpretableModel, texts: Any) -> Batch:
+    """Neutral texts as tokens; the default set for None, as much of it as the context holds.
 
     Raises:
         InputError: if there is none, or one has a single token, which nothing predicts.
@@ -44,7 +45,10 @@ def neutral_batch(model: InterpretableModel, texts: str | Sequence[str] | None) 
         )
     if texts is not None and not len(texts):
         raise InputError("neutral is empty: leave it out for the default texts.")
-    batch = model.tokens.batch(list(NEUTRAL) if texts is None else texts)
+    if texts is None:
+        # A context shorter than the stories gets their beginnings.
+        texts = [model.encode(text)[: model.tokens.context] for text in NEUTRAL]
+    batch = model.tokens.batch(texts)
     if min(batch.lengths) < 2:
         short = batch.lengths.index(min(batch.lengths))
         raise InputError(f"neutral text {short} has one token: nothing in it is predicted.")

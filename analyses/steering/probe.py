@@ -172,8 +172,9 @@ class _Gated:
         now = self._firing.now
         if now is None or self._index in self._firing.used:
             raise EditError(
-                f"the edit at {self._address!r} comes before the probe at "
-                f"{self._probe.address!r} in the model. Let the probe look at an earlier place."
+                f"the edit at {self._address!r} is reached before the probe at "
+                f"{self._probe.address!r} has looked. Let the probe look at an earlier place, and "
+                "pass on all pairs of only_while()."
             )
         self._firing.used.add(self._index)
         axis, shape = self._axis, activation.shape

@@ -138,11 +138,17 @@ def test_pocket_is_steered_only_where_a_country_was_named(pocket):
 def test_a_probe_behind_what_it_gates_is_named(model, direction):
     behind = Probe("layers.1.resid_post", direction(model), 0.0)
     pairs = only_while(behind, {"layers.0.mlp_out": zero_out})
-    for _ in range(2):  # also where an earlier run left an answer
-        with pytest.raises(EditError, match="comes before the probe"):
-            model.run_with_hooks(PROMPT, pairs)
-    with pytest.raises(EditError, match="comes before the probe"):
+    with pytest.raises(EditError, match="is reached before the probe"):
+        model.run_with_hooks(PROMPT, pairs)
+    with pytest.raises(EditError, match="is reached before the probe"):
         model.generate(PROMPT, 4, interventions=pairs)
+
+
+def test_an_answer_of_an_earlier_run_is_not_taken(model, probe):
+    looks, gated = only_while(probe, {LATE: zero_out})
+    model.run_with_hooks(PROMPT, [looks, gated])
+    with pytest.raises(EditError, match="is reached before the probe"):
+        model.run_with_hooks(PROMPT, [gated])
 
 
 def test_threads_do_not_see_each_others_probes(model, probe, direction):

@@ -185,6 +185,26 @@ def test_the_neutral_stories_are_ones_that_pocket_knows(pocket):
     assert result.base_perplexity < 6
 
 
+def test_a_short_context_gets_the_beginnings_of_the_stories():
+    class Letters:
+        def encode(self, text):
+            return [ord(letter) % 50 for letter in text]
+
+        def decode(self, ids):
+            return "".join(chr(50 + i) for i in ids)
+
+    network = small_model("gpt2", seed=3)
+    model = InterpretableModel(network, tokenizer=Letters())
+    context = model.tokens.context
+    assert context < len(NEUTRAL[0])
+    vector = steering_vector(model, POSITIVE, NEGATIVE, layers=0)
+    arguments = {"vector": vector, "target": 3, "strengths": [1.0]}
+    beginnings = [Letters().encode(text)[:context] for text in NEUTRAL]
+    first = model.steering_sweep([1, 2], **arguments)
+    again = model.steering_sweep([1, 2], **arguments, neutral=beginnings)
+    assert first.base_perplexity == again.base_perplexity
+
+
 def test_the_best_is_the_highest_score_within_the_limit():
     nan = math.nan
     result = SteeringSweepResult(
