@@ -152,24 +152,26 @@ def test_an_answer_of_an_earlier_run_is_not_taken(model, probe):
 
 
 def test_threads_do_not_see_each_others_probes(model, probe, direction):
-    pairs = only_while(probe, {LATE: add_vector(direction(model, 1))})
-    prompts = [PROMPT, [1, 2, 3], [60, 50, 40, 30], [7] * 9]
-    expected = [model.run_with_hooks(p, pairs) for p in prompts]
-    mx.eval(expected)
-    wrong = []
+    """While one run stands between probe and edit, another thread makes a whole run."""
+    looks, gated = only_while(probe, {LATE: add_vector(direction(model, 1))})
+    others = [[1, 2, 3], [60, 50, 40, 30, 20, 10]]
+    alone = [model.run_with_hooks(ids, [looks, gated]) for ids in (PROMPT, *others)]
+    between = []
 
-    def work(index):
-        for _ in range(10):
-            found = model.run_with_hooks(prompts[index], pairs)
-            if not mx.allclose(found, expected[index], atol=1e-4).item():
-                wrong.append(index)
+    def work(ids):
+        logits = model.run_with_hooks(ids, [looks, gated])
+        between.append(np.array(logits))
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(prompts))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    def pause(activation):
+        for ids in others:
+            thread = threading.Thread(target=work, args=(ids,))
+            thread.start()
+            thread.join()
+        return activation
+
+    found = model.run_with_hooks(PROMPT, [looks, ("layers.1.resid_pre", pause), gated])
+    for logits, expected in zip([found, *between], alone, strict=True):
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 def test_an_edit_that_returns_the_wrong_thing_is_named(model, probe):

@@ -245,6 +245,17 @@ def test_too_strong_a_vector_is_named_and_the_rest_is_there(pocket):
         pocket.steering_sweep("The capital of France is", **ROME, layers=[1], strengths=[1e38])
 
 
+@pytest.mark.parametrize(
+    "score", [{"score": lambda logits: mx.max(logits).item()}, {"score": "kl", "goal": "The"}]
+)
+def test_no_score_is_asked_about_logits_that_are_not_numbers(pocket, score):
+    vector = steering_vector(pocket, ROME["positive"], ROME["negative"], layers=1)
+    result = pocket.steering_sweep(
+        "The capital of France is", vector=vector, strengths=[0.5, 1e38], **score
+    )
+    assert [cell.strength for cell in result.not_finite] == [1e38]
+
+
 def test_a_vector_comes_from_a_file(pocket, tmp_path):
     vector = steering_vector(pocket, ROME["positive"], ROME["negative"])
     path = vector.save(tmp_path / "rome.safetensors")
