@@ -221,14 +221,25 @@ class Trace:
         run = self._start(everything=True)[0] if self.replayable else self._forward()
         return list(called_names(run))
 
+    @property
+    def edit_count(self) -> int:
+        """How many edits the run has: what was read before another one is out of date."""
+        return len(self._edits)
+
     def again(self, addresses: Sequence[AddressLike]) -> Run:
         """The same run with its edits once more, lazy, keeping these: to be reduced, then let go.
 
-        Unlike `replay` it holds no value after the caller does, and does not compare outputs.
+        Unlike `replay` it holds no value after the caller does.
+
+        Raises:
+            TraceError: as `replay` does.
         """
         if not self.replayable:
             self._forward()
-        return self._start(everything=False, watch=addresses)[0]
+        run, output = self._start(everything=False, watch=addresses)
+        if self.replayable:
+            self._check_same(output, [])
+        return run
 
     def replay(self, addresses: Sequence[AddressLike]) -> dict[str, Any]:
         """Run again to fetch activations that were not saved, all in one pass.
@@ -242,16 +253,19 @@ class Trace:
         if missing:
             run, output = self._start(everything=False, watch=missing)
             values = {key: run.read(key) for key in missing}
-            same = mx.array_equal(output, self._output, equal_nan=True)
-            mx.eval(same, *arrays_of(list(values.values())))
-            if not same.item():
-                raise TraceError(
-                    "running again gave another output than this trace recorded: parameters "
-                    "changed since, or an edit is not a function of its input. "
-                    "Save what you need inside the block."
-                )
+            self._check_same(output, arrays_of(list(values.values())))
             self._final.update(values)
         return {k: held(self._final[k]) for k in keys}
+
+    def _check_same(self, output: Any, others: list[mx.array]) -> None:
+        same = mx.array_equal(output, self._output, equal_nan=True)
+        mx.eval(same, *others)
+        if not same.item():
+            raise TraceError(
+                "running again gave another output than this trace recorded: parameters "
+                "changed since, or an edit is not a function of its input. "
+                "Save what you need inside the block."
+            )
 
 
 class Activations(Mapping[str, Any]):
