@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .cuts import Cut, cut_turns, turn_cut
+from .cuts import Cut, turn_cut
+from .edits import cut_turns
 from .turn_ablation import turn_ablation
 from .turn_attention import conversation_attention
 from .turn_patching import turn_patching

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 
@@ -84,40 +83,6 @@ def _check_all_positions(call: Call, queries: int, keys: int) -> None:
                 f"{call.path!r} sees {keys} of {offset} positions through its cache, which does "
                 "not tell which. Use use_cache=False, or mlx-lm's KVCache for every layer."
             )
-
-
-def cut_turns(
-    model: InterpretableModel,
-    turns: TurnList,
-    cut: Sequence[int],
-    *,
-    layers: Sequence[int] | None = None,
-    readers: str = "later",
-    content_only: bool = False,
-) -> dict[str, Any]:
-    """Edits that hide turns from later tokens, for `trace`, `conversation_trace` and `generate`.
-
-    ``model.generate(messages, interventions=cut_turns(model, turns, [0]))``
-
-    Args:
-        model: The model.
-        turns: Of the conversation; see `detect_turns`.
-        cut: Which turns to cut.
-        layers: Layers that lose sight of them; None for all.
-        readers, content_only: See `turn_cut`.
-
-    Returns:
-        Address → edit of the attention scores, in every one of the layers.
-
-    Raises:
-        PointAbsent: if a layer has no attention scores that can be edited.
-        InputError: if `cut` or `layers` is empty.
-    """
-    if not cut:
-        raise InputError("the list of turns to cut is empty.")
-    cuts = [turn_cut(turns, i, readers=readers, content_only=content_only) for i in cut]
-    edit = without(cuts)
-    return {score_address(model, layer): edit for layer in model.layer_indices(layers)}
 
 
 def score_address(model: InterpretableModel, layer: int) -> str:

@@ -36,7 +36,7 @@ class Rest:
 
     @property
     def cached(self) -> bool:
-        """Whether the model keeps keys and values, and nothing else, of what it has read."""
+        """Whether of what it has read the model keeps a plain cache for each layer, no more."""
         return reusable(self.model.layout, "resid_post")
 
     def reader(self, wanted: int) -> int:
@@ -51,8 +51,8 @@ class Rest:
         """
         if not self.cached:
             raise InputError(
-                f"{self.model.name} keeps something else than keys and values of what it has read, "
-                "so that a turn's cannot be exchanged."
+                f"{self.model.name} does not keep one plain cache of keys and values for each "
+                "layer, so a turn's cannot be exchanged."
             )
         if self._prefixes is None:
             self._prefixes = Prefixes(self.model.layout, self.question.ids)

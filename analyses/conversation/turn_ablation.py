@@ -17,6 +17,7 @@ from .cuts import Cut, score_address, turn_cut, without
 from .effects import LOGPROB, make_plan, score_of, turn_effects
 from .question import pose
 from .rest import Rest
+from .ways import check_attention_alone, check_causal
 
 
 class CutTurns:
@@ -117,10 +118,14 @@ def turn_ablation(
             the first changed run.
         TurnIndexError: (an IndexError) if there is no such turn.
         PointAbsent: if a layer has no attention scores that can be edited.
-        AnalysisError: if what is measured is not a number.
+        AnalysisError: if what is measured is not a number, the model is not causal, or (with all
+            layers) a turn reaches later tokens by other ways than attention.
     """
     question = pose(model, conversation, answer)
     plan = make_plan(model, question, turns, layers, by, write, verbose)
+    check_causal(model)
+    if layers is None:
+        check_attention_alone(model)
     rest = Rest(model, question)
     change = CutTurns(rest, readers=readers, content_only=content_only, layers=plan.layers)
 

@@ -19,6 +19,7 @@ from .cuts import turn_cut
 from .effects import LOGPROB, make_plan, score_of, turn_effects
 from .question import Question, pose
 from .rest import Rest
+from .ways import check_causal
 
 
 class ReplacedTurns:
@@ -118,11 +119,12 @@ def turn_patching(
             used, or a model that keeps something else than keys and values: all before the
             first changed run.
         TurnIndexError: (an IndexError) if there is no such turn.
-        AnalysisError: if what is measured is not a number.
+        AnalysisError: if what is measured is not a number, or the model is not causal.
     """
     theirs = pose(model, other, answer)
     question = _asked(model, conversation, theirs)
     plan = make_plan(model, question, turns, layers, by, write, verbose)
+    check_causal(model)
     rest, source = Rest(model, question), Rest(model, theirs)
     change = ReplacedTurns(rest, source, readers=readers, content_only=content_only)
     start = min(rest.reader(change.reader(turn)) for turn in plan.turns)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from ..arrays import held
 from ..errors import InputError, PointAbsent
 from ..generation.edits import tokens_axis
 from ..generation.prompts import context_length
@@ -66,6 +67,7 @@ class ConversationTrace:
             model, conversation, add_generation_prompt=add_generation_prompt
         )
         self.model = model
+        self._matrices: dict[tuple[int, str, bool, int], mx.array] = {}
         self.trace: Trace = model.trace(
             list(self.dialogue.ids), interventions, allow_unchanged=allow_unchanged
         )
@@ -139,17 +141,23 @@ class ConversationTrace:
             PointAbsent: if a layer has no attention that can be seen.
         """
         wanted = self._attention_layers(layers)
-        run = self.trace.again([("pattern", layer) for layer in wanted])
-        found = {
-            layer: between_turns(
-                run.read(("pattern", layer))[0], self.turns, keys=keys, content_only=content_only
-            )
-            for layer in wanted
-        }
-        run.forget()
-        for matrix in found.values():  # one pattern in memory at a time
-            mx.eval(matrix)
-        return found
+        edits = self.trace.edit_count
+        known = {layer: (layer, keys, content_only, edits) for layer in wanted}
+        missing = [layer for layer in wanted if known[layer] not in self._matrices]
+        if missing:
+            run = self.trace.again([("pattern", layer) for layer in missing])
+            found = {}
+            for layer in missing:
+                pattern = run.read(("pattern", layer))[0]
+                found[known[layer]] = between_turns(
+                    pattern, self.turns, keys=keys, content_only=content_only
+                )
+            run.forget()
+            del pattern
+            for matrix in found.values():  # one pattern in memory at a time
+                mx.eval(matrix)
+            self._matrices.update(found)
+        return {layer: held(self._matrices[known[layer]]) for layer in wanted}
 
     def cross_turn_attention(
         self,

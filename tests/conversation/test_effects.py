@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from mlxray import InterpretableModel
 from mlxray.analyses.conversation import cut_turns, turn_ablation, turn_patching
 from mlxray.conversation import read_dialogue
-from mlxray.errors import EditError, InputError, PointAbsent
+from mlxray.errors import AnalysisError, EditError, InputError, PointAbsent
 from mlxray.testing.zoo import small_model
 
 from .conftest import assistant, user
@@ -306,10 +306,40 @@ def test_what_cannot_be_asked(pocket: InterpretableModel, recall: list[Any]):
         pocket.turn_patching(recall, recall)
 
 
+def test_ways_beside_attention_are_not_overlooked():
+    made = InterpretableModel(small_model("falcon_h1", seed=1), tokenizer=letters())
+    with pytest.raises(AnalysisError, match="other ways than attention"):
+        made.turn_ablation(SHORT, "ok")
+    with pytest.raises(AnalysisError, match="other ways than attention"):
+        cut_turns(made, read_dialogue(made.tokenizer, SHORT).turns, [0])
+    chosen = made.turn_ablation(SHORT, "ok", layers=range(made.layout.n_layers), write=2)
+    dialogue = read_dialogue(made.tokenizer, SHORT, add_generation_prompt=True)
+    turn = dialogue.turns[0]
+
+    def hidden(rows: Any, columns: Any) -> Any:
+        return (rows >= turn.full_end) & (columns >= turn.full_start) & (columns < turn.full_end)
+
+    answer = made.tokenizer.encode("ok")
+    cut = told(made, list(dialogue.ids), answer, hidden)
+    assert float(chosen.values[0]) == pytest.approx(cut, abs=2e-4)
+
+
+def test_model_that_looks_ahead_is_refused(monkeypatch: pytest.MonkeyPatch):
+    made = InterpretableModel(small_model("llama", seed=5), tokenizer=letters())
+    module = importlib.import_module("mlx_lm.models.llama")
+    monkeypatch.setattr(module, "create_attention_mask", lambda *_, **__: None)
+    for refused in (
+        lambda: made.turn_ablation(SHORT, "ok"),
+        lambda: made.turn_patching(SHORT, OTHER, "ok"),
+    ):
+        with pytest.raises(AnalysisError, match="not causal"):
+            refused()
+
+
 @pytest.mark.parametrize("name", ["mamba", "plamo2"])
 def test_models_that_keep_something_else_than_keys_and_values(name: str):
     made = InterpretableModel(small_model(name, seed=1), tokenizer=letters())
     with pytest.raises(PointAbsent):
         made.turn_ablation(SHORT, "ok")
-    with pytest.raises(InputError, match="something else than keys and values"):
+    with pytest.raises(InputError, match="one plain cache of keys and values"):
         made.turn_patching(SHORT, OTHER, "ok")

@@ -13,6 +13,7 @@ from mlxray import InterpretableModel
 from mlxray.conversation import ConversationTrace, TurnList
 from mlxray.errors import AddressError, InputError, TraceError
 from mlxray.results import ConversationResult
+from mlxray.run import Run
 
 from .conftest import assistant, user
 
@@ -108,6 +109,33 @@ def test_edits_are_in_force_in_everything_that_is_read(
         inside.trace.edit("layers.1.resid_post", lambda x: 0.5 * x)
         read = inside.cross_turn_attention(3)
     assert mx.array_equal(read, trace.cross_turn_attention(3)).item()
+
+
+def test_heads_of_a_layer_cost_one_run(
+    pocket: InterpretableModel, recall: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    with pocket.conversation_trace(recall) as trace:
+        pass
+    runs = []
+    execute = Run.execute
+    monkeypatch.setattr(Run, "execute", lambda *a, **k: (runs.append(1), execute(*a, **k))[1])
+    matrices = [trace.cross_turn_attention(layer, head) for layer in (1, 3) for head in range(4)]
+    matrices[0] += 1
+    assert len(runs) == 2
+    assert float(trace.cross_turn_attention(1, 0)[0, 4]) == 0
+    every = trace.turn_attention()
+    assert (len(runs), len(every)) == (3, 5)
+    with pytest.raises(TraceError):
+        pocket.conversation_trace(recall).turn_attention()
+
+
+def test_parameters_changed_since_are_noticed():
+    model = InterpretableModel("pocket")
+    with model.conversation_trace([user("Hello!")]) as trace:
+        pass
+    model.model.model.norm.weight = model.model.model.norm.weight * 2
+    with pytest.raises(TraceError, match="parameters changed"):
+        trace.cross_turn_attention(0, 0)
 
 
 def test_result_keeps_the_matrix(pocket: InterpretableModel, recall: list[Any]):

@@ -1,0 +1,50 @@
+"""Cuts as edits, for runs and generations of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlxray import InterpretableModel
+from mlxray.conversation import TurnList
+from mlxray.errors import InputError
+
+from .cuts import score_address, turn_cut, without
+from .ways import check_attention_alone
+
+
+def cut_turns(
+    model: InterpretableModel,
+    turns: TurnList,
+    cut: Sequence[int],
+    *,
+    layers: Sequence[int] | None = None,
+    readers: str = "later",
+    content_only: bool = False,
+) -> dict[str, Any]:
+    """Edits that hide turns from later tokens, for `trace`, `conversation_trace` and `generate`.
+
+    ``model.generate(messages, interventions=cut_turns(model, turns, [0]))``
+
+    Args:
+        model: The model.
+        turns: Of the conversation; see `detect_turns`.
+        cut: Which turns to cut.
+        layers: Layers that lose sight of them; None for all.
+        readers, content_only: See `turn_cut`.
+
+    Returns:
+        Address → edit of the attention scores, in every one of the layers.
+
+    Raises:
+        PointAbsent: if a layer has no attention scores that can be edited.
+        InputError: if `cut` or `layers` is empty.
+        AnalysisError: with all layers, if a turn reaches later tokens by other ways.
+    """
+    if not cut:
+        raise InputError("the list of turns to cut is empty.")
+    if layers is None:
+        check_attention_alone(model)
+    cuts = [turn_cut(turns, i, readers=readers, content_only=content_only) for i in cut]
+    edit = without(cuts)
+    return {score_address(model, layer): edit for layer in model.layer_indices(layers)}
