@@ -350,11 +350,13 @@ class InterpretableModel:
         """`layers` checked and counted from the front; None is all of them.
 
         Raises:
-            InputError: if the list is empty.
+            InputError: if the list is empty, or no list.
             AddressError: if a layer does not exist.
         """
         if layers is None:
             return list(range(self.layout.n_layers))
+        if isinstance(layers, (int, str)):
+            raise InputError(f"layers is a list of layers, such as [{layers}]; got {layers!r}.")
         wanted = [self.layout.index(layer) for layer in layers]
         if not wanted:
             raise InputError("the list of layers is empty; leave it out for all layers.")

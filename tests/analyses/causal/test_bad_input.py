@@ -78,6 +78,7 @@ def test_every_method(model, monkeypatch, name, options, error, message):
 def test_layers(model, monkeypatch, name):
     refuse(model, monkeypatch, name, InputError, "list of layers is empty", {"layers": []})
     refuse(model, monkeypatch, name, AddressError, "no layer 99", {"layers": [99]})
+    refuse(model, monkeypatch, name, InputError, r"such as \[1\]; got 1", {"layers": 1})
 
 
 @pytest.mark.parametrize("name", ["activation_patching", "attribution_patching"])
