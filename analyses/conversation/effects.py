@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mlxray import InterpretableModel
 from mlxray.arrays import number
 from mlxray.conversation import Turn
-from mlxray.conversation.trace import describe
+from mlxray.conversation.dialogue import describe
 from mlxray.errors import AnalysisError, InputError
 from mlxray.results import TurnEffectsResult
 

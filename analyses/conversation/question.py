@@ -9,8 +9,8 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.conversation import Dialogue, read_messages
+from mlxray.conversation.dialogue import model_dialogue
 from mlxray.conversation.offsets import encode
-from mlxray.conversation.trace import model_dialogue
 from mlxray.errors import InputError
 from mlxray.generation.prompts import context_length
 

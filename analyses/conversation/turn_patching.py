@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.conversation import Dialogue, Turn, read_messages
-from mlxray.conversation.trace import model_dialogue
+from mlxray.conversation.dialogue import model_dialogue
 from mlxray.errors import InputError
 from mlxray.results import TurnEffectsResult
 

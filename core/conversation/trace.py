@@ -11,37 +11,16 @@ import mlx.core as mx
 from ..arrays import held
 from ..errors import InputError, PointAbsent
 from ..generation.edits import tokens_axis
-from ..generation.prompts import context_length
 from ..points import AddressLike
 from ..results.conversation import ConversationResult
 from ..trace import Trace
 from .attention import between_turns
-from .detect import Dialogue, read_dialogue
+from .dialogue import describe, model_dialogue
 from .messages import Messages
 from .turns import TurnList
 
 if TYPE_CHECKING:
     from ..model import InterpretableModel
-
-
-def model_dialogue(
-    model: InterpretableModel, conversation: Messages, *, add_generation_prompt: bool = False
-) -> Dialogue:
-    """A conversation as tokens that the model has room for; see `read_dialogue`.
-
-    Raises:
-        InputError: also if it is longer than the model's context.
-    """
-    dialogue = read_dialogue(
-        model.tokenizer, conversation, add_generation_prompt=add_generation_prompt
-    )
-    count, limit = len(dialogue.ids), context_length(model)
-    if limit is not None and count > limit:
-        raise InputError(
-            f"the conversation has {count} tokens; this model's context is {limit}. Shorten it."
-        )
-    model.tokens.batch(list(dialogue.ids))
-    return dialogue
 
 
 class ConversationTrace:
@@ -227,22 +206,6 @@ class ConversationTrace:
         if not found:
             raise PointAbsent("pattern", statuses[0].detail)
         return found
-
-
-def describe(dialogue: Dialogue) -> list[dict[str, Any]]:
-    """The turns of a conversation as plain data."""
-    return [
-        {
-            "index": turn.index,
-            "role": turn.role,
-            "content": dialogue.messages[turn.index]["content"],
-            "full_start": turn.full_start,
-            "full_end": turn.full_end,
-            "content_start": turn.content_start,
-            "content_end": turn.content_end,
-        }
-        for turn in dialogue.turns
-    ]
 
 
 def _mean_of(matrix: mx.array, heads: Sequence[int] | None) -> mx.array:
