@@ -14,7 +14,7 @@ from .colors import CATEGORIES, NOTHING, SIGNED
 from .labels import text_label
 from .matrix import Matrices, largest, signed_note
 
-Kind = Literal["shares", "groups", "mixture", "heads"]
+Kind = Literal["shares", "groups", "positions", "mixture", "heads"]
 
 #: What was followed → its colour in every picture.
 COLORS = dict(
@@ -52,7 +52,7 @@ class Stacks:
         """Inches that the picture wants."""
         widest = max(len(panel.layers) for panel in self.panels)
         wide = min(max(4.2, 1.2 + 0.3 * widest), 12)
-        return min(2.2 + wide * len(self.panels), 18), 4.6
+        return min(2.2 + wide * len(self.panels), 18), 4.8
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _stacks(result: BindingResult, position: int | None, title: str | None) -> S
         told = f"{run.entities} groups, {run.kept} of {run.drawn} pairs answered rightly"
         panels.append(
             Stack(
-                f"{_name(run)}\n{told}",
+                f"{text_label(run.model, 50)}\n{text_label(run.task, 50)}\n{told}",
                 run.layers,
                 run.shares(place),
                 run.carried if place == -1 else None,
@@ -93,6 +93,25 @@ def _stacks(result: BindingResult, position: int | None, title: str | None) -> S
         panels,
         "What the patched model goes by" if title is None else title,
         "counterfactual's residual stream put into the base run behind each layer",
+    )
+
+
+def _positions(run: BindingRun, title: str | None, cmap: str | None) -> Matrices:
+    import numpy as np
+
+    shares = [run.shares(position) for position in run.positions]
+    named = (*MECHANISMS, "no effect")
+    return Matrices(
+        panels=[(name, np.array([row[name] for row in shares]).T) for name in named],
+        rows=list(run.layers),
+        title=_name(run) if title is None else title,
+        note=f"share of {run.kept} runs by the position that is patched, alone",
+        unit="share of runs",
+        across="position, from the end",
+        limit=1.0,
+        signed=False,
+        cmap=cmap or "Blues",
+        columns=[str(position) for position in run.positions],
     )
 
 
@@ -179,6 +198,8 @@ def content(
     runs = _runs(result)
     if not -len(runs) <= run < len(runs):
         raise InputError(f"there is no run {run}: the result has {len(runs)}.")
+    if kind == "positions":
+        return _positions(runs[run], title, cmap)
     if kind == "groups":
         return _groups(result, runs[run], position, title, cmap)
     return _heads(runs[run], title, cmap) if kind == "heads" else _mixture(runs[run], title)
@@ -199,12 +220,13 @@ def binding_matplotlib(
 
     Args:
         kind: "shares", what is followed by layer, all runs side by side; "groups", by layer and
-            group asked about; "mixture", the fitted mixture; "heads", the rise by head.
+            group asked about; "positions", by layer and patched position; "mixture", the fitted
+            mixture; "heads", the rise by head.
         run: Which run, for all kinds but "shares".
         position: Patched position, for "shares" and "groups"; the last of the prompt if left out.
         figsize: Width and height in inches.
         title: Of the whole picture.
-        cmap: Colour map of "groups" and "heads".
+        cmap: Colour map of "groups", "positions" and "heads".
     """
     from . import binding_matplotlib as draw
     from . import matrix_matplotlib

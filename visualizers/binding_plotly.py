@@ -54,7 +54,7 @@ def stacks(view: Stacks, figsize: tuple[float, float] | None) -> Any:
         figure.update_xaxes(axis, row=1, col=column)
     framed(figure, view.title, (width, height + 0.6), note=view.note)
     figure.update_layout(barmode="stack", bargap=0.15, legend={"traceorder": "reversed"})
-    figure.update_layout(margin={"t": 150})
+    figure.update_layout(margin={"t": 165})
     figure.update_yaxes(range=[0, 1.03], tickformat=".0%")
     figure.update_yaxes(title={"text": "share of runs"}, col=1)
     return figure

@@ -101,9 +101,14 @@ class BindingRun:
     heads: dict[str, mx.array] | None = None
 
     @property
+    def task(self) -> str:
+        """The task in a few words."""
+        return f"{self.schema}, {self.target} asked"
+
+    @property
     def label(self) -> str:
         """Model and task in a few words."""
-        return f"{self.model}: {self.schema}, {self.target} asked"
+        return f"{self.model}: {self.task}"
 
     @property
     def kept(self) -> int:

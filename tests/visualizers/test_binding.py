@@ -65,6 +65,16 @@ def test_groups_are_drawn_by_layer():
         assert np.isnan(shown[:, -1]).all()  # nobody asks about the last group
 
 
+def test_positions_are_drawn_by_layer():
+    run = make_run(positions=(-3, -2, -1))
+    figure = BindingResult([run]).plot(backend="matplotlib", kind="positions")
+    for axes, name in zip(figure.axes, (*MECHANISMS, "no effect"), strict=False):
+        shown = np.asarray(axes.images[0].get_array())
+        for column, position in enumerate(run.positions):
+            np.testing.assert_allclose(shown[:, column], run.shares(position)[name], atol=1e-6)
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["-3", "-2", "-1"]
+
+
 def test_mixtures():
     run = make_run()
     left, middle, right = BindingResult([run]).plot(backend="matplotlib", kind="mixture").axes
@@ -89,7 +99,7 @@ def test_heads_share_a_symmetric_scale(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", ["shares", "groups", "mixture", "heads"])
+@pytest.mark.parametrize("kind", ["shares", "groups", "positions", "mixture", "heads"])
 def test_hostile_names_break_no_picture(tmp_path, hostile, backend, kind):
     result = BindingResult([make_run(name="".join(hostile[3:12]))])
     if backend == "matplotlib":

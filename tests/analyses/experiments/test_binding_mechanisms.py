@@ -126,9 +126,9 @@ PLANTED = Adapter("planted", embed="embed", layers="layers", final_norm="none", 
 def test_a_planted_mechanism_is_found(pocket, mechanism):
     model = InterpretableModel(Planted(mechanism), pocket.tokenizer, adapter=PLANTED)
     schema = replace(SCHEMAS["has"], prefix="The ")
-    found = binding_mechanisms(model, schema, "person", N, 40, exact="naive")
+    found = binding_mechanisms(model, schema, "person", N, 24, exact="naive")
     (run,) = found
-    assert (run.accuracy, run.kept, run.controls) == (1.0, 40, 40)
+    assert (run.accuracy, run.kept, run.controls) == (1.0, 24, 24)
     shares = run.shares()
     # Behind the first block the pointer, behind the last the answer itself.
     assert shares[mechanism][0] == 1.0
@@ -146,7 +146,7 @@ def test_a_planted_mechanism_is_found(pocket, mechanism):
 
 def test_nothing_patched_changes_nothing_at_all(pocket):
     schema = SCHEMAS["has"]
-    pairs = draw_pairs(schema, "person", schema.words, entities=5, samples=6, seed=0)
+    pairs = draw_pairs(schema, "person", schema.words, entities=5, samples=2, seed=0)
     layers = range(5)
     points = [f"layers.{i}.{p}" for i in layers for p in ("resid_post", "z")]
     for encoded in encode_pairs(pocket, pairs):
@@ -163,7 +163,7 @@ def test_nothing_patched_changes_nothing_at_all(pocket):
 
 def test_before_the_first_block_the_last_tokens_are_equal(pocket):
     schema = SCHEMAS["has"]
-    pairs = draw_pairs(schema, "person", schema.words, entities=5, samples=6, seed=0)
+    pairs = draw_pairs(schema, "person", schema.words, entities=5, samples=2, seed=0)
     for encoded in encode_pairs(pocket, pairs):
         from mlxray.analyses.causal.patches import Patch
 
@@ -174,9 +174,9 @@ def test_before_the_first_block_the_last_tokens_are_equal(pocket):
 
 @pytest.mark.parametrize("target", ["person", "thing"])
 def test_pocket(pocket, target):
-    (run,) = binding_mechanisms(pocket, "has", target, 5, 40, mixture=False)
+    (run,) = binding_mechanisms(pocket, "has", target, 5, 20, mixture=False)
     shares = run.shares()
-    assert run.layers == [0, 1, 2, 3, 4] and run.drawn == 40 >= run.kept > 30
+    assert run.layers == [0, 1, 2, 3, 4] and run.drawn == 20 >= run.kept > 12
     # The last layer's stream is the counterfactual's own answer.
     assert shares["reflexive"][4] == 1.0 and run.carried[4] == 1.0
     # The first one's holds nothing of the question yet.
@@ -188,7 +188,7 @@ def test_pocket(pocket, target):
 
 
 def test_batched_and_naive_agree_and_both_are_hooks(pocket):
-    options = {"samples": 8, "mixture": False, "causal": True, "positions": [-1, -2]}
+    options = {"samples": 4, "mixture": False, "causal": True, "positions": [-1, -2]}
     (fast,) = binding_mechanisms(pocket, entities=4, **options)
     (slow,) = binding_mechanisms(pocket, entities=4, exact="naive", **options)
     assert fast.followed.tolist() == slow.followed.tolist()
@@ -198,7 +198,7 @@ def test_batched_and_naive_agree_and_both_are_hooks(pocket):
             np.array(fast.heads[name]), np.array(slow.heads[name]), atol=1e-3
         )
     schema = SCHEMAS["has"]
-    pairs = draw_pairs(schema, "person", schema.words, entities=4, samples=8, seed=0)
+    pairs = draw_pairs(schema, "person", schema.words, entities=4, samples=4, seed=0)
     rows, rises = [], np.zeros((3, 5, 4))
     for e in encode_pairs(pocket, pairs):
         donor = pocket.run_with_cache([e.counterfactual])[1]
@@ -237,10 +237,26 @@ def test_batched_and_naive_agree_and_both_are_hooks(pocket):
 
 
 def test_the_head_that_brings_the_word_and_the_head_that_brings_the_answer(pocket):
-    (run,) = binding_mechanisms(pocket, "has", "thing", 5, 24, causal=True, mixture=False)
+    (run,) = binding_mechanisms(pocket, "has", "thing", 5, 12, causal=True, mixture=False)
     assert run.top_head("lexical")[:2] == (3, 2)
     assert run.top_head("reflexive")[0] == 4
     assert run.top_head("positional")[2] < 0.1 * run.top_head("lexical")[2]
+
+
+def test_what_the_model_answers_wrongly_is_left_out_and_counted(pocket):
+    (run,) = binding_mechanisms(pocket, entities=8, samples=24, layers=[4], mixture=False)
+    schema = SCHEMAS["has"]
+    right, both = 0, []
+    for pair in draw_pairs(schema, "person", schema.words, entities=8, samples=24, seed=0):
+        said = [
+            pocket.decode([int(mx.argmax(pocket.run_with_hooks(text)[0, -1]).item())]).strip()
+            for text in (pair.base, pair.counterfactual)
+        ]
+        right += said[0] == pair.candidates[pair.asked]
+        if said == [pair.candidates[pair.asked], pair.candidates[pair.reflexive]]:
+            both.append(pair.positional)
+    assert (run.drawn, run.accuracy, run.queried) == (24, right / 24, both)
+    assert 0 < len(both) < right < 24
 
 
 def test_every_position(pocket):
@@ -277,7 +293,7 @@ def test_seeds_matter_and_are_repeatable(pocket):
 def test_compare_runs_tasks_and_models_side_by_side(pocket):
     other = InterpretableModel("pocket")
     found = binding_mechanisms(
-        pocket, "has", "person", 4, 6, compare=["room", "color", other], mixture=False
+        pocket, "has", "person", 4, 4, compare=["room", "color", other], mixture=False
     )
     assert [(run.schema, run.target) for run in found] == [
         ("has", "person"), ("room", "person"), ("color", "thing"), ("has", "person"),
@@ -289,7 +305,7 @@ def test_compare_runs_tasks_and_models_side_by_side(pocket):
 
 
 def test_a_result_is_json_and_a_table(pocket):
-    found = binding_mechanisms(pocket, samples=30, causal=True)
+    found = binding_mechanisms(pocket, samples=24, causal=True)
     assert '"followed"' in found.to_json() and "| layer |" in found.to_markdown()
     assert "the mixture agrees to" in found.summary() and "lexical L3H2 +" in found.summary()
     columns, rows = found.rows()
