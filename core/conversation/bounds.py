@@ -91,7 +91,7 @@ class Bounds:
 
         What the template writes before the same message further on is the turn's own; what
         stands before that is nobody's. Where the template does not allow a second such message,
-        only the beginning-of-sequence token is nobody's.
+        or writes something else before it, only the beginning-of-sequence token is nobody's.
         """
         start = self._contents[index].start
         before = self._whole[:start]
@@ -112,6 +112,10 @@ class Bounds:
         for context in (every, [*every, between], [first], [first, between]):
             base = self._template.attempt(context)
             longer = self._template.attempt([*context, again])
-            if base and longer and longer.startswith(base) and longer.count(mark) == 1:
-                found.append(longer[len(base) : longer.index(mark)])
+            if not base or not longer or longer.count(mark) != 1:
+                continue
+            for known in (base, base.removesuffix(self._template.ending)):
+                if longer.startswith(known):
+                    found.append(longer[len(known) : longer.index(mark)])
+                    break
         return [head for head in found if head]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from mlxray import InterpretableModel
 from mlxray.conversation import Turn, TurnList, detect_turns, offsets, read_dialogue
 from mlxray.generation.prompts import chat_ids
 
-from .by_hand import BY_HAND, SYSTEM, owners
+from .by_hand import BY_HAND, SYSTEM, Piece, owners
 from .conftest import assistant, user
 from .templates import FAMILIES, KINDS, MISTRAL_FIRST, SPECIAL, tokenizer_for
 
@@ -81,6 +82,53 @@ def test_every_token_belongs_to_the_turn_that_the_family_gives_it(
     expected = owners(bytes_of(tokenizer, dialogue.ids), BY_HAND[family](messages, go))
     assert owners_found(dialogue.turns, len(dialogue.ids)) == expected
     assert dialogue.turns.roles == [message["role"] for message in messages]
+
+
+@st.composite
+def unknown_templates(draw: Any) -> tuple[str, dict[str, Any]]:
+    """A template of no family, and what it is made of."""
+    marks = st.sampled_from(["<|im_start|>", "[INST] ", "\n\n### ", "Q: ", "(", "user:\n"])
+    ends = st.sampled_from(["", "\n", "<|im_end|>\n", ")", " [/INST]", "</s>"])
+    made = {
+        "opening": draw(st.sampled_from(["", "<s>", "<s>You are a helpful assistant.\n"])),
+        "head": {role: draw(marks) for role in ("user", "assistant")},
+        "tail": {role: draw(ends) for role in ("user", "assistant")},
+        "between": draw(st.sampled_from(["", "\n", "---"])),
+        "closing": draw(st.sampled_from(["", "</s>"])),
+        "trim": draw(st.booleans()),
+    }
+    quoted = {key: json.dumps(value) for key, value in made.items()}
+    content = "message.content|trim" if made["trim"] else "message.content"
+    text = (
+        f"{{{{ {quoted['opening']} }}}}{{% for message in messages %}}"
+        f"{{% if not loop.first %}}{{{{ {quoted['between']} }}}}{{% endif %}}"
+        f"{{{{ {quoted['head']}[message.role] + ({content}) + {quoted['tail']}[message.role] }}}}"
+        f"{{% endfor %}}{{{{ {quoted['closing']} }}}}"
+    )
+    return text, made
+
+
+@settings(max_examples=60, deadline=None)
+@given(template=unknown_templates(), said=st.lists(contents, min_size=1, max_size=4))
+def test_templates_of_no_family(template: tuple[str, dict[str, Any]], said: list[str]):
+    text, made = template
+    messages = [(assistant if i % 2 else user)(content) for i, content in enumerate(said)]
+    before, first = made["opening"] + made["head"]["user"], made["between"] + made["head"]["user"]
+    # What stands before the first turn is nobody's if the turn begins as it would further on.
+    start = len(before) - len(first) if before.endswith(first) else 3 * before.startswith("<s>")
+    pieces: list[Piece] = [(before[:start], None, False), (before[start:], 0, False)]
+    for i, message in enumerate(messages):
+        content = message["content"].strip() if made["trim"] else message["content"]
+        pieces += [
+            (made["between"] + made["head"][message["role"]] if i else "", i, False),
+            (content, i, True),
+            (made["tail"][message["role"]], i, False),
+        ]
+    pieces.append((made["closing"], len(messages) - 1, False))
+    tokenizer = tokenizer_for(text)
+    dialogue = read_dialogue(tokenizer, messages)
+    expected = owners(bytes_of(tokenizer, dialogue.ids), pieces)
+    assert owners_found(dialogue.turns, len(dialogue.ids)) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
