@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..causal.sweep import DEFAULT_BUDGET
 from ..causal.targets import Token
 from ..prompts import token_texts
 from .build import steering_vector
-from .contrast import rows_of
+from .contrast import Layers, rows_of
 from .neutral import Neutral, neutral_batch
 from .score import LOG_ODDS, Score, Scores, by_function, by_metric, log_odds
 from .vector import SteeringVector, finite
@@ -38,8 +39,8 @@ def steering_sweep(
     positive: Sequence[str] | None = None,
     negative: Sequence[str] | None = None,
     vector: SteeringVector | str | Path | None = None,
-    layers: Sequence[int] | None = None,
-    strengths: Sequence[float] = STRENGTHS,
+    layers: int | Sequence[int] | None = None,
+    strengths: float | Sequence[float] = STRENGTHS,
     norm_scaled: bool = True,
     point: str = "resid_post",
     position: str | int = "last",
@@ -89,7 +90,7 @@ def steering_sweep(
             or the unsteered model does not.
     """
     powers = _strengths(strengths)
-    if isinstance(max_cost, bool) or not (isinstance(max_cost, (int, float)) and max_cost > 0):
+    if isinstance(max_cost, bool) or not (isinstance(max_cost, Real) and max_cost > 0):
         raise InputError(f"max_cost is a positive number; got {max_cost!r}.")
     batch = model.tokens.batch(rows_of(model, prompt, "prompt"))
     texts = neutral_batch(model, neutral)
@@ -134,9 +135,10 @@ def steering_sweep(
     )
 
 
-def _strengths(strengths: Sequence[float]) -> list[float]:
+def _strengths(strengths: float | Sequence[float]) -> list[float]:
     """Strengths as distinct finite numbers."""
-    powers = [finite(each) for each in strengths]
+    several = [strengths] if isinstance(strengths, Real) else strengths
+    powers = [finite(each) for each in several]  # type: ignore[union-attr]
     if not powers:
         raise InputError("the list of strengths is empty.")
     if len(set(powers)) < len(powers):
@@ -150,7 +152,7 @@ def _vector(
     positive: Any,
     negative: Any,
     point: str,
-    layers: Sequence[int] | None,
+    layers: Layers,
     position: str | int,
     method: str,
 ) -> SteeringVector:
@@ -166,11 +168,10 @@ def _vector(
     return SteeringVector.load(vector, model)
 
 
-def _places(
-    vector: SteeringVector, model: InterpretableModel, layers: Sequence[int] | None
-) -> dict[int, str]:
+def _places(vector: SteeringVector, model: InterpretableModel, layers: Layers) -> dict[int, str]:
     """The one address at each layer."""
-    wanted = None if layers is None else model.layer_indices(layers)
+    several = [layers] if isinstance(layers, int) else layers
+    wanted = None if several is None else model.layer_indices(several)
     found: dict[int, str] = {}
     for address in vector.addresses(wanted):
         layer = parse(address).layer

@@ -102,7 +102,7 @@ def orthogonalize_weights(model: InterpretableModel, direction: mx.array) -> Wei
     """Change the weights so that nothing writes a direction to the residual stream.
 
     ``W - r rᵀ W`` for each matrix that writes to it, its bias and the tables of embeddings
-    included (Arditi et al. 2024, arXiv:2406.11717, section 5). The model then computes what
+    included (Arditi et al. 2024, arXiv:2406.11717). The model then computes what
     `ablate_stream` makes of the unchanged one. A table that is the output head as well (tied
     embeddings) keeps its numbers as head, and embeds with the projected ones.
 
@@ -118,7 +118,7 @@ def orthogonalize_weights(model: InterpretableModel, direction: mx.array) -> Wei
         EditError: if weights are quantised (project at inference with `ablate_stream`, or
             dequantise first), a norm stands between a sub-layer and the stream, or something
             else writes to it.
-        PointAbsent: if the model has no single stream.
+        AddressError: if the model has no single stream, or no table of embeddings.
     """
     r, layout = unit(direction), model.layout
     writers = _writers(layout)
@@ -168,6 +168,8 @@ def _writers(layout: Layout) -> list[tuple[str, nn.Module, bool]]:
                 continue
             inside = f"{block}.{part}" if part else block
             found |= dict.fromkeys(_ending(layout, inside, ends), False)
+    for path in found:
+        layout.need(path)
     return [(path, layout.modules[path], tied) for path, tied in found.items()]
 
 
@@ -201,9 +203,10 @@ def _check(path: str, module: nn.Module, r: mx.array) -> None:
             "first: InterpretableModel(mlx_lm.utils.dequantize_model(model.model), …)."
         )
     weight = module["weight"] if "weight" in module else None
-    if not isinstance(weight, mx.array) or not mx.issubdtype(weight.dtype, mx.floating):
+    fits = isinstance(weight, mx.array) and weight.ndim > 1
+    if weight is None or not fits or not mx.issubdtype(weight.dtype, mx.floating):
         raise EditError(
-            f"{path!r} is {own_class(module).__name__}, without a weight of its own: fuse or "
+            f"{path!r} is {own_class(module).__name__}, without a matrix of its own: fuse or "
             "unwrap it first, or use ablate_stream()."
         )
     width = weight.shape[-1 if _is_embedding(module) else -2]

@@ -256,6 +256,11 @@ def test_no_score_is_asked_about_logits_that_are_not_numbers(pocket, score):
     assert [cell.strength for cell in result.not_finite] == [1e38]
 
 
+def test_one_layer_and_one_strength_need_no_lists(pocket):
+    one = pocket.steering_sweep("The capital of France is", **ROME, layers=-1, strengths=0.5)
+    assert one.layers == [4] and one.strengths == [0.5] and one.score.shape == (1, 1)
+
+
 def test_a_vector_comes_from_a_file(pocket, tmp_path):
     vector = steering_vector(pocket, ROME["positive"], ROME["negative"])
     path = vector.save(tmp_path / "rome.safetensors")
