@@ -87,6 +87,9 @@ class Edit:
             means that it only looked.
         allow_unchanged: Do not mind if no number changes (sweeps meet such cells). A function
             with a true attribute ``may_change_nothing`` says so itself, and is still counted.
+
+    Attributes:
+        named: For messages: the address, and the function's attribute ``label`` if it has one.
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class Edit:
         self.address = address
         self.fn = fn
         self.allow_unchanged = allow_unchanged
+        label = getattr(fn, "label", None)
+        self.named = f"{address!r}, {label}" if isinstance(label, str) else repr(address)
         self.fired = 0
         self._style = _style(fn)
         self._only_looked = bool(getattr(fn, "may_change_nothing", False))

@@ -169,7 +169,7 @@ class Generation(Iterator[GenerationStep]):
     def _refuse(self, index: int, what: str = "are not finite numbers") -> None:
         where = f"the logits of step {index} {what}"
         if self._passes.edits:
-            named = ", ".join(repr(edit.address) for edit in self._passes.edits)
+            named = "; ".join(edit.named for edit in self._passes.edits)
             raise EditError(f"{where}: an edit is too strong for the model ({named}). Weaken it.")
         raise AnalysisError(
             f"{where}, without any edit: the model's weights or dtype are at fault."
