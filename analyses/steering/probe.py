@@ -166,6 +166,7 @@ class _Gated:
     ) -> None:
         self._probe, self._firing, self._index = probe, firing, index
         self._address, self._edit = address, edit
+        self.label = getattr(edit, "label", None)
         self._axis = tokens_axis(address if isinstance(address, str) else address[0])
 
     def __call__(self, activation: mx.array) -> mx.array:

@@ -139,7 +139,7 @@ class SteeringVector:
         pairs: list[Pair] = []
         for address in self.addresses(layers):
             shift = self.shift(address, strength, norm_scaled=norm_scaled)
-            edit = _Shift(address, shift, self.model, nothing=strength == 0)
+            edit = _Shift(address, shift, self.model, strength)
             pairs.append((address, edit if where is None else where.edit(edit)))
         return pairs
 
@@ -204,8 +204,9 @@ def _check_shape(address: str, vector: mx.array, activation: mx.array, model: st
 class _Shift:
     """Adds a vector at every token."""
 
-    def __init__(self, address: str, shift: mx.array, model: str, *, nothing: bool) -> None:
-        self.may_change_nothing = nothing
+    def __init__(self, address: str, shift: mx.array, model: str, strength: float) -> None:
+        self.may_change_nothing = strength == 0
+        self.label = f"strength {strength:g}"
         self._address, self._model, self._shift = address, model, shift
         self._spread = mx.expand_dims(shift, tokens_axis(address) - 1)
         mx.eval(self._spread)

@@ -193,6 +193,13 @@ def test_a_strength_or_a_layer_that_cannot_be(make):
         steering_vector(make("llama"), POSITIVE, NEGATIVE).direction()
 
 
+def test_too_strong_a_vector_is_named_with_its_layer_and_strength(make):
+    model = make("llama")
+    made = steering_vector(model, POSITIVE, NEGATIVE)
+    with pytest.raises(EditError, match=r"'layers.0.resid_post', strength 1e\+38; 'layers.1"):
+        model.generate([5, 17], interventions=made.at(1e38))
+
+
 def test_another_models_vector_is_refused(make, pocket):
     made = steering_vector(make("llama"), POSITIVE, NEGATIVE, layers=1)
     with pytest.raises(EditError, match="belongs to another model"):
