@@ -260,7 +260,9 @@ def test_cut_while_generating(pocket: InterpretableModel, recall: list[Any]):
 def test_answer_given_as_the_last_message(pocket: InterpretableModel, recall: list[Any]):
     said = [*recall, assistant("Your name is Alice.")]
     one, other = pocket.turn_ablation(said), pocket.turn_ablation(recall, "Your name is Alice.")
+    own = pocket.turn_ablation(recall)  # without the token that ends it
     assert mx.array_equal(one.effects, other.effects).item()
+    assert mx.array_equal(one.values, own.values).item()
     pair = [[*recall[:-1], user("What's my name?"), assistant("No.")], said]
     with pytest.raises(InputError, match="same tokens"):
         pocket.turn_patching(*pair)

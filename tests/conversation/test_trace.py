@@ -106,9 +106,11 @@ def test_edits_are_in_force_in_everything_that_is_read(
         pair = [t.cross_turn_attention(layer) for t in (trace, plain)]
         assert mx.array_equal(*pair).item() is same
     with pocket.conversation_trace(recall) as inside:
+        before = inside.cross_turn_attention(3)
         inside.trace.edit("layers.1.resid_post", lambda x: 0.5 * x)
         read = inside.cross_turn_attention(3)
     assert mx.array_equal(read, trace.cross_turn_attention(3)).item()
+    assert mx.array_equal(before, plain.cross_turn_attention(3)).item()
 
 
 def test_heads_of_a_layer_cost_one_run(
