@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import Any, ClassVar, overload
 
 import mlx.core as mx
@@ -204,38 +203,44 @@ class BindingResult(AnalysisResult, Sequence[BindingRun]):
         return "; ".join(map(_told, self.runs))
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
-        """Shares by layer, with 95 % intervals (Wilson's) of the three mechanisms.
+        """Shares by layer; of a single run with 95 % intervals (Wilson's) of the mechanisms.
 
-        "carried" are the control runs that carry the answer itself, "mixture" is its agreement.
+        "at" is the patched position, "carried" are the control runs that carry the answer itself,
+        and "mixture" is how well that agrees.
         """
-        several = len(self.runs) > 1, any(len(run.positions) > 1 for run in self.runs)
-        columns = ["layer", *FOLLOWED, "carried", "mixture"]
-        columns = [*compress(("run", "position"), several), *columns]
-        table = []
-        for run in self.runs:
-            for position in run.positions:
-                which = [*compress((run.label, position), several)]
-                table += [[*which, *row] for row in _by_layer(run, position)]
-        return columns, table
+        told = ["layer", *FOLLOWED, "carried", "mixture"]
+        if len(self.runs) == 1 and len(self.runs[0].positions) == 1:
+            run = self.runs[0]
+            return told, list(_by_layer(run, run.positions[0], intervals=True))
+        one_model = len({run.model for run in self.runs}) == 1
+        table = [
+            [f"{run.schema}: {run.target}" if one_model else run.label, run.kept, position, *row]
+            for run in self.runs
+            for position in run.positions
+            for row in _by_layer(run, position, intervals=False)
+        ]
+        return ["task" if one_model else "run", "runs", "at", *told], table
 
 
-def _by_layer(run: BindingRun, position: int) -> Iterator[list[Any]]:
+def _by_layer(run: BindingRun, position: int, *, intervals: bool) -> Iterator[list[Any]]:
     shares = run.shares(position)
+    last = position == -1
     for i, layer in enumerate(run.layers):
         cells = [
             _with_interval(shares[name][i], run.kept)
-            if name in MECHANISMS
+            if intervals and name in MECHANISMS
             else f"{shares[name][i]:.0%}"
             for name in FOLLOWED
         ]
-        carried = f"{run.carried[i]:.0%}" if run.carried and position == -1 else ""
-        fit = f"{run.agreement[i]:.2f}" if run.agreement and position == -1 else ""
+        carried = f"{run.carried[i]:.0%}" if run.carried and last else ""
+        fit = f"{run.agreement[i]:.2f}" if run.agreement and last else ""
         yield [layer, *cells, carried, fit]
 
 
 def _told(run: BindingRun) -> str:
     shares = run.shares(run.main_position)
-    carried = run.carried or [0.0] * len(run.layers)
+    controlled = run.carried if run.main_position == -1 else None
+    carried = controlled or [0.0] * len(run.layers)
     place = max(range(len(run.layers)), key=lambda i: pointing(shares, carried, i))
     parts = ", ".join(f"{name} {shares[name][place]:.0%}" for name in MECHANISMS)
     told = (

@@ -300,7 +300,8 @@ def test_compare_runs_tasks_and_models_side_by_side(pocket):
     ]  # fmt: skip
     assert found[3].followed.tolist() == found[0].followed.tolist()
     columns, rows = found.rows()
-    assert len(rows) == 4 * 5 and len(rows[0]) == len(columns)
+    assert len(rows) == 4 * 5 and columns[:4] == ["task", "runs", "at", "layer"]
+    assert rows[5][:4] == ["room: person", found[1].kept, -1, 0]
     assert isinstance(found, BindingResult) and len(found) == 4
 
 
