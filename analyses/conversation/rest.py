@@ -20,6 +20,9 @@ from mlxray.tail import execute_at
 from ..causal.reuse import PrefixCache, Prefixes, reusable
 from .question import Question
 
+#: Most tokens before the answer in one pass: edited scores are explicit, tokens × positions.
+PIECE = 512
+
 
 class Rest:
     """Runs of one question from any position on.
@@ -73,10 +76,20 @@ class Rest:
         """
         if caches is None and self.cached:
             caches = self.caches(reader)
-        start = reader if caches is not None else 0
+        ids, positions = self.question.ids, self.question.positions
         run = Run(self.model.layout, edits=list(edits))
-        positions = [p - start for p in self.question.positions]
-        found = execute_at(run, self.question.ids[:, start:], positions, caches)[0]
+        if caches is None:
+            found = execute_at(run, ids, positions)[0]
+        else:
+            # The answer in one piece, whatever is before it in pieces that bound the memory.
+            start, last = reader, self.question.first
+            full = [_writable(cache) for cache in caches]
+            while last - start > PIECE:
+                run.execute(ids[:, start : start + PIECE], cache=full)
+                mx.eval([cache.state[:2] for cache in full])
+                run.restart()
+                start += PIECE
+            found = execute_at(run, ids[:, start:], [p - start for p in positions], full)[0]
         mx.eval(found)
         return found
 

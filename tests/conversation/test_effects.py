@@ -180,6 +180,18 @@ def test_what_changes_nothing_has_no_effect_at_all(model: InterpretableModel):
         assert float(effects[2]) != 0.0
 
 
+def test_pieces_give_the_same_numbers(model: InterpretableModel, monkeypatch: pytest.MonkeyPatch):
+    def found() -> Any:
+        cut = turn_ablation(model, SHORT, "ok").values
+        return np.array([cut, turn_patching(model, SHORT, OTHER, "ok").values])
+
+    whole = found()
+    monkeypatch.setattr("mlxray.analyses.conversation.rest.PIECE", 2)
+    np.testing.assert_allclose(found(), whole, atol=2e-4)
+    same = [*SHORT[:2], user("e")]
+    assert float(turn_patching(model, SHORT, same, "ok").effects[0]) == 0.0
+
+
 def test_cutting_every_turn_leaves_what_is_no_turns(model: InterpretableModel):
     dialogue = read_dialogue(model.tokenizer, SHORT, add_generation_prompt=True)
     ids = list(dialogue.ids)
