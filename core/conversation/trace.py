@@ -150,9 +150,10 @@ class ConversationTrace:
 
         That is the share of its attention that a token of turn i gives to all tokens of turn j
         together, averaged over the tokens of turn i. Turns after i get 0; what a row lacks to 1
-        goes to tokens of no turn (the beginning of the sequence), or to a sink. With ``keys="mean"`` it is the
-        average over the keys too: the probability that a token of i gives to one token of j,
-        which does not grow with the length of j.
+        goes to tokens of no turn (the beginning of the sequence), or to a sink.
+
+        With ``keys="mean"`` it is the average over the keys too: the probability that a token of
+        i gives to one token of j, which does not grow with the length of j.
 
         Args:
             layer: One, or several to average over; None for all that have attention.
