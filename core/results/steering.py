@@ -92,7 +92,8 @@ class SteeringSweepResult(AnalysisResult):
         after = ""
         if broken:
             first = f"layer {broken[0].layer}, strength {broken[0].strength:g}"
-            after = f"; too strong for the model in {len(broken)} of {len(self.cells())} cells (first: {first})"
+            share = f"{len(broken)} of {len(self.cells())} cells"
+            after = f"; too strong for the model in {share} (first: {first})"
         best = self.best
         if best is None:
             return f"steering at {self.point}: no cell costs at most {self.max_cost:g}×{after}"

@@ -92,10 +92,10 @@ def test_extremes_draw_without_a_warning(backend, view, tmp_path):
         sweep([[math.nan]], [[math.inf]], [0], [1.0]),
         sweep([[0.0, 0.0]], [[0.9, math.nan]], [3], [1.0, -1.0]),
         sweep(
-            rng.normal(size=(45, 20)).tolist(),
-            rng.uniform(0.9, 9, (45, 20)).tolist(),
-            range(45),
-            np.linspace(-3, 3, 20).tolist(),
+            rng.normal(size=(41, 15)).tolist(),
+            rng.uniform(0.9, 9, (41, 15)).tolist(),
+            range(41),
+            np.linspace(-3, 3, 15).tolist(),
             max_cost=1000.0,
         ),
     ]
