@@ -94,6 +94,15 @@ def _effects(result: TurnEffectsResult, cmap: str, title: str | None) -> Bars | 
     )
 
 
+def _plotly_size(content: Bars | Matrices) -> tuple[float, float]:
+    """Inches: plotly takes the room for long labels from the picture itself."""
+    width, height = content.size
+    if isinstance(content, Bars):
+        return max(width, 7.0), height + 0.08 * max(map(len, content.names))
+    labels = max(len(str(row)) for row in content.rows)
+    return max(width + 0.09 * labels, 8.5), max(height + 1.0, 5.0)
+
+
 @visualizer(ConversationResult, backend="matplotlib")
 def conversation_matplotlib(
     result: ConversationResult,
@@ -125,7 +134,8 @@ def conversation_plotly(
     """Draw attention between turns with plotly; arguments as with matplotlib."""
     from .matrix_plotly import draw
 
-    return draw(_attention(result, cmap, title), figsize)
+    content = _attention(result, cmap, title)
+    return draw(content, figsize or _plotly_size(content))
 
 
 @visualizer(TurnEffectsResult, backend="matplotlib")
@@ -164,9 +174,10 @@ def turn_effects_plotly(
     from . import bars, matrix_plotly
 
     content = _effects(result, cmap, title)
+    size = figsize or _plotly_size(content)
     if isinstance(content, Bars):
-        return bars.draw_plotly(content, figsize)
-    return matrix_plotly.draw(content, figsize)
+        return bars.draw_plotly(content, size)
+    return matrix_plotly.draw(content, size)
 
 
 @hookimpl
