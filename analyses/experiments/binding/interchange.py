@@ -17,7 +17,7 @@ from mlxray.tail import execute_at
 from mlxray.tokens import Batch
 
 from ...causal.patches import Cell, Patch
-from ...causal.sweep import DEFAULT_BUDGET, Sweep
+from ...causal.sweep import DEFAULT_BUDGET, Plan, Sweep
 from .encoding import EncodedPair
 from .pairs import Pair
 
@@ -82,6 +82,10 @@ class Interchange:
         self.addresses = addresses
         self.naive = naive
         self.sweep = Sweep(model, one_row(encoded.base), budget=budget)
+
+    def plan(self, cells: Sequence[Cell]) -> Plan:
+        """What running these cells will take."""
+        return self.sweep.plan(cells)
 
     def run(self, donor: list[int], cells: Sequence[Cell]) -> list[Outcome]:
         """The base run with `cells` of the donor's run in it, one after the other.

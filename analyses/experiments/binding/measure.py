@@ -51,23 +51,25 @@ def measure(task: Task) -> BindingRun:
     stream = stream_cells(run.layers, run.positions)
     last = stream_cells(run.layers, [-1])
     heads = head_cells(run.layers, task.heads, -1)
+    layers, patched_last = len(run.layers), -1 in run.positions
+    cells = [*stream, *([] if patched_last else last), *heads]
+    at_end = run.positions.index(-1) * layers if patched_last else len(stream)
     if task.settings.verbose:
-        each = len(stream) + 2 * len(last) + len(heads)
-        tqdm.write(
-            f"{run.label}: {run.kept} of {run.drawn} pairs kept, {run.kept * each} patched runs"
-        )
+        plan = _interchange(task, task.pairs[0]).plan(cells)
+        tqdm.write(f"{run.label}: {run.kept} of {run.drawn} pairs, and for each {plan}")
     counts = _Counts(task)
     shown = tqdm(task.pairs, desc=run.label, unit="pair", disable=not task.settings.verbose)
     for i, encoded in enumerate(shown):
         patched = _interchange(task, encoded)
-        found = patched.run(encoded.counterfactual, [*stream, *last, *heads])
-        ends = len(stream), len(stream) + len(last)
-        counts.classes[i] = _classes(encoded, found[: ends[0]]).reshape(counts.classes.shape[1:])
-        counts.last[i] = _classes(encoded, found[ends[0] : ends[1]])
-        counts.logits[i] = [outcome.logits for outcome in found[ends[0] : ends[1]]]
+        found = patched.run(encoded.counterfactual, cells)
+        shape = counts.classes.shape[1:]
+        counts.classes[i] = _classes(encoded, found[: len(stream)]).reshape(shape)
+        behind = found[at_end : at_end + layers]
+        counts.last[i] = _classes(encoded, behind)
+        counts.logits[i] = [outcome.logits for outcome in behind]
         if heads:
             (plain,) = patched.run(encoded.base, last[:1])  # its own values: nothing changes
-            counts.moved += _rises(encoded, found[ends[1] :], plain).reshape(counts.moved.shape)
+            counts.moved += _rises(encoded, found[-len(heads) :], plain).reshape(counts.moved.shape)
         if task.controlled[i]:
             tops = [outcome.top for outcome in patched.run(encoded.control, last)]
             counts.carried += np.array(tops) == encoded.absent

@@ -259,6 +259,16 @@ def test_what_the_model_answers_wrongly_is_left_out_and_counted(pocket):
     assert 0 < len(both) < right < 24
 
 
+def test_what_it_takes_is_said_first(pocket, capsys):
+    (run,) = binding_mechanisms(
+        pocket, samples=4, layers=[2, 3], mixture=False, causal=True, verbose=True
+    )
+    told = capsys.readouterr()
+    # Two layers, of the stream and of four heads.
+    assert f"{run.kept} of 4 pairs, and for each 10 patched runs in" in told.out
+    assert f"{run.kept}/{run.kept}" in told.err
+
+
 def test_every_position(pocket):
     (run,) = binding_mechanisms(pocket, entities=4, samples=4, positions=None, mixture=False)
     length = -min(run.positions)
@@ -268,6 +278,21 @@ def test_every_position(pocket):
     assert set(np.array(run.followed[:, 0]).ravel()) == {3}
     with pytest.raises(KeyError, match="was not patched"):
         run.shares(-99)
+
+
+def test_the_last_position_is_measured_whatever_else_is_patched(pocket):
+    some = {"entities": 5, "samples": 16}
+    alone, among, without = (
+        binding_mechanisms(pocket, positions=p, causal=True, **some)[0]
+        for p in ([-1], [-3, -1, -2], [-2])
+    )
+    assert among.shares(-1) == alone.shares() and without.shares(-2) == among.shares(-2)
+    for other in (among, without):
+        assert other.carried == alone.carried
+        np.testing.assert_allclose(other.agreement, alone.agreement, atol=1e-3)
+        np.testing.assert_allclose(
+            np.array(other.heads["lexical"]), np.array(alone.heads["lexical"]), atol=1e-3
+        )
 
 
 def test_shares_by_group(pocket):
