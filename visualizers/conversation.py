@@ -48,7 +48,7 @@ def _attention(result: ConversationResult, cmap: str, title: str | None) -> Matr
         f"the column's; {words}",
         unit="share of attention" if share else "attention",
         across="turn looked at",
-        limit=1.0 if share else largest(values),
+        limit=largest(values),
         signed=False,
         cmap=cmap,
         columns=_short(result.turns),
@@ -115,7 +115,7 @@ def conversation_matplotlib(
 
     Args:
         figsize: Width and height in inches; grows with the turns if left out.
-        cmap: Colour map, from 0 to 1 for shares.
+        cmap: Colour map, from 0 to the largest entry.
         title: Instead of the one that names layers and heads.
     """
     from .matrix_matplotlib import draw
