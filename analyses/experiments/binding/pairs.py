@@ -94,9 +94,11 @@ def draw_pairs(
     for role, known in words.items():
         needed = entities + (role == target)
         if len(set(known)) < needed:
+            spare = ", one of them for the control" if role == target else ""
             raise InputError(
-                f"{entities} groups need {needed} different words for {role!r} (the control needs "
-                f"one more of what is asked for); {len(set(known))} remain. Pass fewer entities."
+                f"{entities} groups need {needed} different words for {role!r}{spare}; "
+                f"{len(set(known))} remain without those that are several tokens. Pass fewer "
+                "entities, or a schema with words that the model has as tokens."
             )
     places = list(range(entities)) if queried is None else list(queried)
     if not places or any(not 0 <= p < entities for p in places):
