@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -350,14 +351,22 @@ class InterpretableModel:
         """`layers` checked and counted from the front; None is all of them.
 
         Raises:
-            InputError: if the list is empty, or no list.
+            InputError: if the list is empty, or no list of integers, or names a layer twice.
             AddressError: if a layer does not exist.
         """
         if layers is None:
             return list(range(self.layout.n_layers))
-        if isinstance(layers, (int, str)):
-            raise InputError(f"layers is a list of layers, such as [{layers}]; got {layers!r}.")
-        wanted = [self.layout.index(layer) for layer in layers]
+        if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
+            shown = layers if isinstance(layers, int) else 0
+            raise InputError(f"layers is a list of layers, such as [{shown}]; got {layers!r}.")
+        wanted: list[int] = []
+        for layer in layers:
+            if isinstance(layer, bool) or not hasattr(layer, "__index__"):
+                raise InputError(f"layers are integers; got {layer!r} among them.")
+            index = self.layout.index(operator.index(layer))
+            if index in wanted:
+                raise InputError(f"layer {index} is named twice.")
+            wanted.append(index)
         if not wanted:
             raise InputError("the list of layers is empty; leave it out for all layers.")
         return wanted

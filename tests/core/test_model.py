@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 
 from mlxray import Adapter, InterpretableModel
@@ -90,6 +91,35 @@ def test_layer_indices(llama_model: InterpretableModel) -> None:
         llama_model.layer_indices([])
     with pytest.raises(AddressError, match="no layer 3"):
         llama_model.layer_indices([0, 3])
+
+
+def test_layers_of_any_kind_of_integer_are_plain_ones(llama_model: InterpretableModel) -> None:
+    for layers in (mx.array([0, 2]), np.array([0, -1]), (0, 2)):
+        found = llama_model.layer_indices(layers)
+        assert found == [0, 2]
+        assert {type(layer) for layer in found} == {int}
+
+
+@pytest.mark.parametrize(
+    ("layers", "told"),
+    [
+        ([1, 1], "layer 1 is named twice"),
+        ([1, -2], "layer 1 is named twice"),
+        (1, "a list of layers"),
+        (1.0, "a list of layers"),
+        ("1", "a list of layers"),
+        (b"01", "a list of layers"),
+        ([1.5], "integers; got 1.5"),
+        (["1"], "integers; got '1'"),
+        ([True], "integers; got True"),
+        ([None], "integers; got None"),
+    ],
+)
+def test_what_is_no_list_of_layers_is_named(
+    llama_model: InterpretableModel, layers: Any, told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        llama_model.layer_indices(layers)
 
 
 def test_watch_and_patterns(any_model: InterpretableModel) -> None:
