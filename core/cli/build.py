@@ -82,7 +82,7 @@ def read_values(
                 )
         elif isinstance(words, bool):
             values[parameter.name] = words
-        elif words:
+        elif words or (_given(words) and not parameter.required):
             try:
                 values[parameter.name] = parameter.reader.value(
                     [words] if isinstance(words, str) else words
@@ -92,6 +92,11 @@ def read_values(
         elif parameter.required:  # not every version of typer sees that itself
             raise typer.BadParameter("it is needed.", param_hint=shown)
     return values
+
+
+def _given(words: Any) -> bool:
+    """Whether anything stood on the command line; an empty text is something."""
+    return words is not None and words != []
 
 
 def _shown(parameter: Parameter) -> str:
@@ -106,11 +111,11 @@ def _one_of(words: Any, prompt: Any, parameter: Parameter) -> Any:
     Raises:
         BadParameter: if there are both.
     """
-    if words and prompt:
+    if _given(words) and _given(prompt):
         raise typer.BadParameter(
             "give it once, in one of the two ways.", param_hint=_shown(parameter)
         )
-    return words or prompt
+    return words if _given(words) else prompt
 
 
 def _declare_prompt(parameter: Parameter) -> inspect.Parameter:

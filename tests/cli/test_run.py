@@ -278,6 +278,32 @@ def test_no_prompt_or_two(mlxray, provide, words: list[str], said: str):
 
 
 @analysis
+def text_if_any(model, text: str | None = None, *, side: str = "left") -> TableResult:
+    """May do without its text."""
+    return TableResult({"text": [repr(text)], "side": [repr(side)]})
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "side"),
+    [
+        ([], "None", "'left'"),
+        (["--text", ""], "''", "'left'"),
+        (["--side", ""], "None", "''"),
+    ],
+)
+def test_an_empty_text_is_not_left_out(mlxray, provide, words: list[str], text: str, side: str):
+    provide(text_if_any)
+    columns = mlxray("run", "text_if_any", *words, "--json").json()["data"]["columns"]
+    assert columns == {"text": [text], "side": [side]}
+
+
+def test_an_analysis_hears_of_an_empty_prompt(mlxray):
+    outcome = mlxray("run", "head_scores", "")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "mlxray: the prompt is empty: give at least one token.\n"
+
+
+@analysis
 def two_lists(model, clean: list[str], corrupted: list[str]) -> TableResult:
     """Takes two lists."""
     return TableResult({"clean": clean, "corrupted": corrupted})
