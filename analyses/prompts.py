@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from mlxray import InterpretableModel
 from mlxray.errors import InputError
+from mlxray.generation.prompts import context_length
 from mlxray.tokens import Batch
 
 
@@ -25,7 +27,22 @@ def one_prompt(model: InterpretableModel, inputs: Any) -> tuple[Batch, list[str]
         raise InputError(
             f"this analysis reads one prompt and got {len(batch.lengths)}; call it once for each."
         )
+    warn_past_context(model, batch.lengths[0])
     return batch, token_texts(model, batch.rows()[0])
+
+
+def warn_past_context(model: InterpretableModel, tokens: int) -> None:
+    """Warn of a prompt longer than what the model was trained for.
+
+    Not refused: with rotary positions it can be run, and what becomes of it may be the question.
+    """
+    limit = context_length(model)
+    if limit is not None and tokens > limit:
+        warnings.warn(
+            f"the prompt has {tokens} tokens; this model's context is {limit}. What it does with "
+            "more may mean nothing.",
+            stacklevel=3,
+        )
 
 
 def token_texts(model: InterpretableModel, ids: Sequence[int]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mlxray import InterpretableModel
 from mlxray.errors import InputError
+from mlxray.generation.prompts import context_length
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ def repeated_random_tokens(
             f"n_random_tokens={n_random_tokens}, n_repeats={n_repeats}."
         )
     first = _beginning(model)
-    context = model.tokens.context
+    context = context_length(model)
     if context is not None and len(first) + n_random_tokens * n_repeats > context:
         fits = (context - len(first)) // n_repeats
         raise InputError(
-            f"{n_repeats} × {n_random_tokens} random tokens do not fit the model's {context} "
-            f"positions: pass n_random_tokens={fits} or fewer."
+            f"{n_repeats} × {n_random_tokens} random tokens do not fit the model's context of "
+            f"{context}: pass n_random_tokens={fits} or fewer."
         )
     candidates = ordinary_tokens(model) if candidates is None else candidates
     drawn = np.random.default_rng(seed).choice(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Unequal = Literal["refuse", "drop", "trim"]
 Pieces = Literal["refuse", "drop", "first"]
 
+#: Tokens of a prompt that a message quotes.
+_SHOWN = 24
+
 
 @dataclass(frozen=True)
 class AlignedPair:
@@ -213,12 +216,19 @@ def lengths_differ(model: InterpretableModel, clean: list[int], corrupted: list[
     first = next((i for i, (a, b) in pairs if a != b), min(len(clean), len(corrupted)))
     shown = ""
     if model.tokenizer is not None:
-        texts = [[model.token_to_str(i) for i in ids] for ids in (clean, corrupted)]
+        texts = [_around(model, ids, first) for ids in (clean, corrupted)]
         shown = f"\n  clean:     {texts[0]}\n  corrupted: {texts[1]}\n"
     return (
         f"clean has {len(clean)} tokens and corrupted {len(corrupted)}: from position {first} on "
         f"they do not correspond.{shown}"
     )
+
+
+def _around(model: InterpretableModel, ids: list[int], place: int) -> str:
+    """The tokens of a prompt; of a long one those on either side of `place`."""
+    start = max(place - _SHOWN // 2, 0) if len(ids) > _SHOWN else 0
+    texts = [model.token_to_str(i) for i in ids[start : start + _SHOWN]]
+    return f"{'… ' * bool(start)}{texts}{' …' * (start + _SHOWN < len(ids))}"
 
 
 def trimmed(

@@ -10,6 +10,7 @@ from mlxray import InterpretableModel
 from mlxray.errors import InputError, nearest
 from mlxray.tokens import Batch
 
+from ..prompts import warn_past_context
 from .alignment import lengths_differ, trimmed
 
 #: What to do with two prompts of different length.
@@ -46,4 +47,5 @@ def pair(
         first, second = map(model.tokens.batch, trimmed(model, one, other))
     if mx.array_equal(first.ids, second.ids).item():
         raise InputError("clean and corrupted are the same prompt: there is nothing to patch.")
+    warn_past_context(model, first.lengths[0])
     return first, second

@@ -83,7 +83,7 @@ def test_results_read_as_documented(planted):
     assert isinstance(found[0], HeadScore)
     assert found[:10] == list(found)
     assert len(found) == 1
-    assert found.summary().startswith("1 induction heads above 0.4: L1H0 ")
+    assert found.summary().startswith("1 induction head above 0.4: L1H0 ")
     assert json.loads(found.to_json())["data"]["detected"][0]["layer"] == 1
     types = planted.detect_head_types(PROMPT, threshold=0.3)
     assert types["previous_token"][:5] == [(0, 1)]
@@ -139,9 +139,12 @@ def test_the_score_leaves_the_beginning_token_out(make):
 
 
 def test_a_prompt_that_does_not_fit_is_refused(make):
-    with pytest.raises(InputError, match="24 positions: pass n_random_tokens=12 or fewer"):
+    with pytest.raises(InputError, match="context of 24: pass n_random_tokens=12 or fewer"):
         make("gpt2").detect_induction_heads()
     assert list(make("gpt2").detect_induction_heads(n_random_tokens=12, threshold=1)) == []
+    # Rotary positions have no table that ends, and the model was trained for so many all the same.
+    with pytest.raises(InputError, match="context of 64: pass n_random_tokens=32 or fewer"):
+        make("qwen3").detect_induction_heads(n_random_tokens=10**20)
     with pytest.raises(InputError, match="at least 2 repeats"):
         make("gpt2").detect_induction_heads(n_random_tokens=12, n_repeats=1)
     with pytest.raises(InputError, match="at least 2 tokens"):

@@ -1,5 +1,7 @@
 """Prompts of different length: refused with the mend, or trimmed where one asks for it."""
 
+import warnings
+
 import mlx.core as mx
 import pytest
 
@@ -12,6 +14,10 @@ from .models import small_llama
 LONG = [1, 30, 31, 4, 5, 6, 7]
 SHORT = [14, 25, 6, 7, 8]
 TAIL = LONG[2:]
+
+#: One more than the embedded model's context.
+IDS = [1, *range(300, 556)]
+OTHER = [*IDS[:-1], 9]
 
 CALLS = {
     "activation_patching": {"component": "mlp"},
@@ -95,3 +101,34 @@ def test_sets_of_pairs_make_the_same_choice(model):
     assert mx.allclose(result.effect_matrix, by_hand, atol=1e-6)
     curve = model.circuit_curve(pairs.aligned(model, unequal="trim"), sizes=[100], metric="kl")
     assert curve.pairs == 2
+
+
+def test_of_long_prompts_the_place_where_they_part_is_shown():
+    model = InterpretableModel("pocket")
+    words = "hello " * 30
+    with pytest.raises(InputError) as refused:
+        model.activation_patching(words + "x" + words, words + "Bob Ann" + words)
+    told = str(refused.value)
+    assert len(told) < 1000
+    assert "'x'" in told
+    assert "' Bob'" in told
+    assert told.count("…") == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("logit_lens", (IDS,)),
+        ("attention_patterns", (IDS,)),
+        ("direct_logit_attribution", (IDS,)),
+        ("activation_patching", (IDS, OTHER)),
+        ("attribution_patching", (IDS, OTHER)),
+    ],
+)
+def test_a_prompt_past_the_context_is_warned_of(name, arguments):
+    model = InterpretableModel("pocket")
+    with pytest.warns(UserWarning, match="257 tokens; this model's context is 256"):
+        getattr(model, name)(*arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        getattr(model, name)(*(ids[1:] for ids in arguments))
