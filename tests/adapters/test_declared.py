@@ -28,7 +28,8 @@ KNOW_MORE = {
 NAMES = [
     name
     for name in CONFIGS
-    if name not in KNOW_MORE and name.partition("/")[0] not in (*UNBUILDABLE, "gemma4_text")
+    if name.removesuffix("/4-bit") not in KNOW_MORE
+    and name.partition("/")[0] not in (*UNBUILDABLE, "gemma4_text")
 ]
 
 

@@ -11,9 +11,12 @@ import pytest
 
 from mlxray import InterpretableModel
 from mlxray.points import POINTS
+from mlxray.testing.zoo import small_model
 
 DTYPES = [mx.float32, mx.bfloat16, mx.float16]
 FAMILIES = ["llama", "gpt2", "gemma2"]
+#: Points that dense transformers do not have.
+ELSEWHERE = ("mixer_out", "mixer_add", "router", "expert_out")
 
 
 def bits(array: mx.array) -> np.ndarray:
@@ -72,7 +75,7 @@ def test_looking_hooks_everywhere_change_no_bit(make: Any, family: str, dtype: m
     assert set(seen) == set(called)
 
 
-@pytest.mark.parametrize("point", [n for n in POINTS if n not in ("mixer_out", "mixer_add")])
+@pytest.mark.parametrize("point", [n for n in POINTS if n not in ELSEWHERE])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_edit_that_returns_what_it_got_is_an_observer(
     make: Any, family: str, point: str
@@ -90,6 +93,13 @@ def test_an_edit_that_returns_what_it_got_is_an_observer(
         assert mx.allclose(logits, bare, atol=1e-5)
     else:
         assert same(logits, bare)
+
+
+@pytest.mark.parametrize("point", ["router", "expert_out"])
+def test_a_mixture_too(point: str) -> None:
+    model = InterpretableModel(small_model("mixtral"))
+    ids = mx.array([[3, 5, 7, 2]])
+    assert same(model.run_with_hooks(ids, [((point, 1), lambda a: a)]), model.model(ids))
 
 
 def test_dtypes_of_points(make: Any) -> None:
