@@ -110,7 +110,7 @@ def _folder(source: str, trust_remote_code: bool) -> Path:
         return Path(PATH)
     try:
         path = Path(source).expanduser()
-        if path.exists():
+        if source and path.exists():
             return path
     except (OSError, RuntimeError) as error:
         raise LoadError(f"{reprlib.repr(source)} is no folder: {_line(error)}") from error
@@ -209,6 +209,7 @@ def evaluate_parameters(root: nn.Module) -> None:
 
 
 def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    text = lines[0].strip() if lines else ""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
+    # A heading says nothing without what stands below it: MLX lists parameters so.
+    text = " ".join(lines) if lines[0].endswith(":") else lines[0]
     return f"{type(error).__name__}: {text[:300]}"

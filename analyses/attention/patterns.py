@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, Trace, analysis, hookimpl
-from mlxray.errors import InputError, PointAbsent
+from mlxray.errors import AnalysisError, InputError, PointAbsent
 from mlxray.results import AttentionResult
 from mlxray.run import Run
 from mlxray.tokens import Batch
@@ -38,9 +38,16 @@ def attention_patterns(
     Raises:
         InputError: for several prompts, or an empty list of layers.
         PointAbsent: if a layer has no attention that can be seen.
+        AnalysisError: if a pattern holds NaN.
     """
     batch, tokens = one_prompt(model, text)
     patterns = model.get_attention_patterns(batch, attention_layers(model, layers))
+    for layer, pattern in patterns.items():
+        if mx.isnan(pattern).any().item():
+            raise AnalysisError(
+                f"the attention pattern of layer {layer} holds NaN: the model's weights, or an "
+                "edit, are at fault."
+            )
     return AttentionResult(tokens, {layer: pattern[0] for layer, pattern in patterns.items()})
 
 

@@ -46,7 +46,7 @@ def repeated_random_tokens(
         candidates: Ids to draw from; `ordinary_tokens` if left out.
 
     Raises:
-        InputError: if the prompt would not fit the model, or a number is too small.
+        InputError: if the prompt would not fit the model, or a number is too small or none.
     """
     import numpy as np
 
@@ -55,6 +55,9 @@ def repeated_random_tokens(
             "induction needs a block of at least 2 tokens and at least 2 repeats; got "
             f"n_random_tokens={n_random_tokens}, n_repeats={n_repeats}."
         )
+    for number in seed if isinstance(seed, Sequence) else [seed]:
+        if not hasattr(number, "__index__") or number < 0:
+            raise InputError(f"seed is an integer, at least 0; got {number!r}.")
     first = _beginning(model)
     context = context_length(model)
     if context is not None and len(first) + n_random_tokens * n_repeats > context:

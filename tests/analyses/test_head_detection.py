@@ -236,3 +236,18 @@ def test_a_model_without_attention_is_refused(make):
     model = InterpretableModel(model.model, adapter=blind)
     with pytest.raises(PointAbsent, match="mixes tokens otherwise"):
         model.attention_patterns([1, 2, 3])
+
+
+def test_no_head_looks_anywhere_in_nan(make):
+    model = make("llama")
+    weights = model.model.model.layers[1].self_attn.q_proj
+    weights.weight = weights.weight * float("nan")
+    with pytest.raises(AnalysisError, match="pattern of layer 1 holds NaN"):
+        model.attention_patterns([3, 5, 7])
+    assert list(model.attention_patterns([3, 5, 7], layers=[0])) == [0]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, "x"])
+def test_a_seed_that_is_none_is_refused(make, seed):
+    with pytest.raises(InputError, match="seed is an integer, at least 0; got"):
+        make("llama").detect_induction_heads(n_random_tokens=4, seed=seed)

@@ -65,6 +65,23 @@ def fails(source: Any, match: str, **options: Any) -> str:
     return text
 
 
+def test_parameters_that_are_missing_or_too_many_are_named(tmp_path: Path):
+    weights = checkpoint(tmp_path)
+    name = "model.layers.1.mlp.up_proj.weight"
+    file = str(tmp_path / "model.safetensors")
+    mx.save_safetensors(file, {k: v for k, v in weights.items() if k != name})
+    assert name in fails(str(tmp_path), "Missing 1 parameters")
+    mx.save_safetensors(file, {**weights, "stranger.weight": mx.zeros(2)})
+    assert "stranger.weight" in fails(str(tmp_path), "1 parameters not in model")
+
+
+def test_an_empty_name_is_not_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checkpoint(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    fails("", "there is no folder ''")
+    assert InterpretableModel(".").layout.n_layers == 2
+
+
 # What loads
 
 
