@@ -13,7 +13,7 @@ from ..plugins import Analysis
 from .docstrings import split_docstring
 from .options import POCKET, Json, ModelName, Rows, Save
 from .parameters import PROMPT, Parameter, parameters_of
-from .show import ROWS, run_analysis, show_result
+from .show import ROWS, check_drawable, run_analysis, show_result
 
 #: The options of every analysis: annotation and default.
 _COMMON: dict[str, tuple[Any, Any]] = {
@@ -35,6 +35,7 @@ def analysis_command(analysis: Analysis[..., Any]) -> Any:
         for parameter in filter(lambda p: p.prompt, parameters):
             given[parameter.name] = _one_of(given[parameter.name], given.pop(_PROMPT), parameter)
         values = read_values(analysis.name, parameters, given)
+        check_drawable(analysis.result, common["save"])
         result = run_analysis(analysis, common["model"], **values)
         show_result(result, json=common["json"], save=common["save"], limit=common["rows"])
 

@@ -24,9 +24,26 @@ def _writable(path: Path | None) -> Path | None:
 
     if path.suffix.lower() not in ENDINGS:
         raise typer.BadParameter(f"cannot write {path.name!r}: use one of {', '.join(ENDINGS)}.")
-    if not path.expanduser().parent.is_dir():
+    full = path.expanduser()
+    if not full.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(path.parent)!r}.")
-    return path.expanduser()
+    try:
+        if full.is_dir():
+            raise typer.BadParameter(f"{str(path)!r} is a folder: name a file in it.")
+        _try_to_write(full)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise typer.BadParameter(f"cannot write {str(path)!r}: {reason}.") from None
+    return full
+
+
+def _try_to_write(path: Path) -> None:
+    """Open a file for writing and leave everything as it was. Raises OSError."""
+    if not path.exists():
+        path.touch()
+        path.unlink()
+    elif path.is_file():
+        path.open("ab").close()
 
 
 PANEL = "Model and output"

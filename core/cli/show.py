@@ -26,7 +26,33 @@ _PERCENT = re.compile(r"[-+−]?[\d.]+%$")
 Painter = Callable[[Any, "Console"], None]
 
 
-def run_analysis(analysis: Analysis[..., Any], model: str, *words: Any, **values: Any) -> Any:
+def check_drawable(result: type[AnalysisResult], save: Path | None) -> None:
+    """Refuse before the work a picture that nothing draws.
+
+    Args:
+        result: What the work promises; what it returns may be of a narrower type.
+        save: Where the picture is to go; None for nowhere.
+
+    Raises:
+        PluginError: if no visualizer could draw it.
+    """
+    from ..errors import PluginError
+    from ..registries import registry
+    from ..results import AnalysisResult
+    from ..results.save import PICTURES
+
+    ending = "" if save is None else save.suffix.lower()
+    if ending not in (".html", *PICTURES) or result.save is not AnalysisResult.save:
+        return
+    backends = ("html", "plotly") if ending == ".html" else ("matplotlib",)
+    for known in registry.all("visualizer"):
+        related = issubclass(result, known.result) or issubclass(known.result, result)
+        if known.backend in backends and related:
+            return
+    raise PluginError(f"nothing draws {result.__name__} as {ending}. Save it as .md or .json.")
+
+
+def run_analysis(analysis: Analysis[..., Any], model: str, /, *words: Any, **values: Any) -> Any:
     """Load the model of that name and run the analysis on it, stdout being kept for results."""
     loaded = load(model)
     with working():

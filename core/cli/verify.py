@@ -8,7 +8,7 @@ import typer
 
 from ..display import show_text
 from .options import POCKET, AdapterName, Json, ModelArgument, Save, load
-from .show import new_table, show_result
+from .show import check_drawable, new_table, show_result
 from .terminal import working
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ def verify(
     save: Save = None,
 ) -> None:
     """Check every hook point of a model against its identity; exit code 1 if one fails."""
-    from ..testing import check_adapter
+    from ..testing import Report, check_adapter
 
+    check_drawable(Report, save)
     loaded = load(model, adapter)
     with working(f"checking {model}"):
         report = check_adapter(loaded)

@@ -395,7 +395,47 @@ def test_a_picture_that_nobody_draws(mlxray, provide, tmp_path: Path):
         return Odd(3)
 
     provide(odd)
-    outcome = mlxray("run", "odd", "--save", tmp_path / "x.png")
-    assert outcome.code == 2
-    assert "nothing draws Odd" in outcome.err
+    for ending in (".png", ".html"):
+        for words in (("run", "odd"), ("verify",)):
+            outcome = mlxray(*words, "--save", tmp_path / f"x{ending}")
+            assert (outcome.code, outcome.out) == (2, "")
+            assert f"as {ending}. Save it as .md or .json." in outcome.err
+    assert not list(tmp_path.iterdir())
+    outcome = mlxray("run", "odd", "--save", tmp_path / "x.md")
+    assert outcome.code == 0
     assert "value  3" in outcome.out
+
+
+@analysis
+def must_not_run(model) -> TableResult:
+    """Is refused before."""
+    raise AssertionError("it ran")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("folder.png", "is a folder: name a file in it"),
+        ("a" * 300 + ".png", "File name too long"),
+        ("dangling/x.json", "there is no folder"),
+    ],
+)
+def test_what_cannot_be_written_is_known_before_the_work(
+    mlxray, provide, tmp_path: Path, place: str, said: str
+):
+    provide(must_not_run)
+    (tmp_path / "folder.png").mkdir()
+    outcome = mlxray("run", "must_not_run", "--save", tmp_path / place)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_trying_a_file_leaves_it_as_it_is(mlxray, tmp_path: Path):
+    kept = tmp_path / "kept.json"
+    kept.write_text("mine")
+    assert mlxray("lens", "", "--save", kept).code == 2
+    assert kept.read_text() == "mine"
+    assert mlxray("lens", "", "--save", tmp_path / "new.json").code == 2
+    assert not (tmp_path / "new.json").exists()
