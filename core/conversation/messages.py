@@ -24,6 +24,8 @@ def read_messages(conversation: Messages) -> list[dict[str, Any]]:
         conversation: A list of messages, or the path of a JSON file with such a list (or with an
             object that has it under ``"messages"``).
 
+    Content that a message with ``tool_calls`` lacks is empty.
+
     Raises:
         InputError: if the file cannot be read, there is no message, or one has no role or content.
     """
@@ -53,7 +55,10 @@ def _checked(index: int, message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         kind = type(message).__name__
         raise InputError(f"message {index} is {kind}; a conversation is a list of {_SHOWN}.")
+    made = dict(message)
+    if made.get("tool_calls") and made.get("content") is None:
+        made["content"] = ""
     for key in ("role", "content"):
-        if not isinstance(message.get(key), str):
+        if not isinstance(made.get(key), str):
             raise InputError(f"message {index} has no {key} that is text: write {_SHOWN}.")
-    return dict(message)
+    return made

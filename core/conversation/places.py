@@ -9,7 +9,7 @@ wherever else the same words stand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,8 @@ class Probe:
         size, whole, content = len(self._content), self._whole, self._content
         last = self._first_of(range(size, -1, -1))
         if last is None:
+            if (called := self._call()) is not None:
+                return called
             if not content.strip():
                 return self._empty()
             role = self._messages[self._index]["role"]
@@ -120,6 +122,20 @@ class Probe:
         changed = with_content(self._messages, self._index, content)
         return self._template.attempt(changed, generation=self._generation)
 
+    def _call(self) -> Span | None:
+        """Nothing, at the name of the message's first tool call, if that is all that it became."""
+        calls = self._messages[self._index].get("tool_calls")
+        text = self._marked(self._mark)
+        if not calls or text is None or self._mark in text:
+            return None
+        changed = with_content(self._messages, self._index, self._content)
+        changed[self._index]["tool_calls"] = _renamed(calls, self._mark)
+        text = self._template.attempt(changed, generation=self._generation)
+        if text is None or text.count(self._mark) != 1:
+            return None
+        at = text.index(self._mark)
+        return Span(at, at) if text.replace(self._mark, "") == self._whole else None
+
     def _empty(self) -> Span:
         """Where content would stand that is not there.
 
@@ -136,6 +152,19 @@ class Probe:
         raise InputError(
             f"cannot tell where message {self._index} (role {role!r}), which is empty, stands."
         )
+
+
+def _renamed(calls: Any, mark: str) -> Any:
+    """Tool calls, as ``{"name": …}`` or ``{"function": {"name": …}}``; a mark before the first."""
+    if not isinstance(calls, (list, tuple)) or not isinstance(calls[0], Mapping):
+        return calls
+    first = dict(calls[0])
+    if isinstance(first.get("function"), Mapping):
+        function = dict(first["function"])
+        first["function"] = {**function, "name": f"{mark}{function.get('name', '')}"}
+    if "name" in first:
+        first["name"] = f"{mark}{first['name']}"
+    return [first, *calls[1:]]
 
 
 def _common(first: str, second: str) -> int:

@@ -203,6 +203,48 @@ def test_answers_of_tools_share_a_turn_of_the_template():
     ]
 
 
+#: As Llama 3.1 and Mistral 0.3 write calls: in place of the content, whatever that is.
+CALLS_ONLY = {
+    "llama3.1": (
+        "{{ bos_token }}{%- for message in messages %}"
+        "{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' }}"
+        "{%- if 'tool_calls' in message %}{%- set call = message.tool_calls[0].function %}"
+        '{{- \'{"name": "\' + call.name + \'", "parameters": \' }}'
+        "{{- call.arguments | tojson }}{{- '}' }}"
+        "{%- else %}{{- message.content | trim }}{%- endif %}{{- '<|eot_id|>' }}{%- endfor %}"
+    ),
+    "mistral": (
+        "{{ bos_token }}{%- for message in messages %}{%- if message.role == 'user' %}"
+        "{{- '[INST] ' + message.content + '[/INST]' }}"
+        "{%- elif message.tool_calls is defined %}{{- '[TOOL_CALLS] [' }}"
+        "{%- for call in message.tool_calls %}{{- call.function | tojson }}{%- endfor %}"
+        "{{- ']' + eos_token }}{%- elif message.role == 'tool' %}"
+        "{{- '[TOOL_RESULTS] ' + message.content + '[/TOOL_RESULTS]' }}"
+        "{%- else %}{{- ' ' + message.content | trim + eos_token }}{%- endif %}{%- endfor %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("family", CALLS_ONLY)
+@pytest.mark.parametrize("said", [{"content": ""}, {"content": None}, {}, {"content": "wait"}])
+def test_a_call_in_place_of_the_content_is_a_turn_without_content(
+    family: str, said: dict[str, Any]
+):
+    function = {"name": "get_user", "arguments": {"get_user": 7}}
+    call = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}], **said}
+    messages = [user("q"), call, {"role": "tool", "content": "7"}, assistant("seven"), user("ok")]
+    tokenizer = tokenizer_for(CALLS_ONLY[family])
+    dialogue = read_dialogue(tokenizer, messages)
+    texts = [tokenizer.decode(dialogue.ids[t.content_positions]) for t in dialogue.turns]
+    assert [text.strip() for text in texts] == ["q", "", "7", "seven", "ok"]
+    whole = tokenizer.decode(dialogue.ids[dialogue.turns[1].full_positions])
+    begin, end = {
+        "llama3.1": ("<|start_header_id|>assistant<|end_header_id|>", "<|eot_id|>"),
+        "mistral": ("[TOOL_CALLS]", "</s>"),
+    }[family]
+    assert whole.startswith(begin) and whole.endswith(end) and whole.count("get_user") == 2
+
+
 def test_several_turns_of_one_role_and_the_date_of_llama_3_1():
     messages = [user("a"), user("a"), assistant("a"), assistant("a")]
     tokenizer = tokenizer_for("llama3.1")
