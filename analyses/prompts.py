@@ -31,7 +31,7 @@ def one_prompt(model: InterpretableModel, inputs: Any) -> tuple[Batch, list[str]
     return batch, token_texts(model, batch.rows()[0])
 
 
-def warn_past_context(model: InterpretableModel, tokens: int) -> None:
+def warn_past_context(model: InterpretableModel, tokens: int, what: str = "the prompt") -> None:
     """Warn of a prompt longer than what the model was trained for.
 
     Not refused: with rotary positions it can be run, and what becomes of it may be the question.
@@ -39,7 +39,7 @@ def warn_past_context(model: InterpretableModel, tokens: int) -> None:
     limit = context_length(model)
     if limit is not None and tokens > limit:
         warnings.warn(
-            f"the prompt has {tokens} tokens; this model's context is {limit}. What it does with "
+            f"{what} has {tokens} tokens; this model's context is {limit}. What it does with "
             "more may mean nothing.",
             stacklevel=3,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -27,7 +26,7 @@ from .proxies import LayerListProxy, ModuleProxy, OutputProxy
 from .registries import registry
 from .run import Run
 from .tail import Norm, finish_from
-from .tokens import Inputs, Tokens
+from .tokens import Inputs, Tokens, whole_number
 from .trace import Trace, current_trace
 
 
@@ -361,9 +360,7 @@ class InterpretableModel:
             raise InputError(f"layers is a list of layers, such as [{shown}]; got {layers!r}.")
         wanted: list[int] = []
         for layer in layers:
-            if isinstance(layer, bool) or not hasattr(layer, "__index__"):
-                raise InputError(f"layers are integers; got {layer!r} among them.")
-            index = self.layout.index(operator.index(layer))
+            index = self.layout.index(whole_number(layer, "a layer"))
             if index in wanted:
                 raise InputError(f"layer {index} is named twice.")
             wanted.append(index)

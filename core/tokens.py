@@ -36,9 +36,10 @@ class Batch:
         """A position of one row, counted from the end of its own tokens if negative.
 
         Raises:
-            InputError: if the row has no such token.
+            InputError: if the row has no such token, or `position` is no integer.
         """
         length = self.lengths[row]
+        position = whole_number(position, "position")
         if not -length <= position < length:
             raise InputError(f"prompt {row} has {length} tokens; there is no position {position}.")
         return position % length
@@ -47,6 +48,20 @@ class Batch:
         """The ids of each prompt without padding."""
         table = cast(list[list[int]], self.ids.tolist())
         return [row[:n] for row, n in zip(table, self.lengths, strict=True)]
+
+
+def whole_number(value: Any, name: str) -> int:
+    """Any kind of integer as Python's own.
+
+    Raises:
+        InputError: if it is none; `name` says of what.
+    """
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise InputError(f"{name} is an integer; got {reprlib.repr(value)}.")
 
 
 Inputs = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | mx.array | Batch

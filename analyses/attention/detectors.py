@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,14 @@ class AttentionPatternDetector:
         return limit
 
 
+def check_threshold(threshold: Any) -> None:
+    """Raise InputError unless scores can be compared with it: above NaN is nothing."""
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+        raise InputError(f"threshold is a number; got {threshold!r}.")
+    if math.isnan(threshold):
+        raise InputError("threshold is not a number: no score is above it or below.")
+
+
 @analysis(result=HeadTypesResult)
 def detect_head_types(
     model: InterpretableModel,
@@ -93,9 +102,10 @@ def detect_head_types(
         ``"first_token"`` and ``"current_token"``.
 
     Raises:
-        InputError: for several prompts, or one token alone.
+        InputError: for several prompts, one token alone, or a threshold that is no number.
         PointAbsent: if a layer has no attention that can be seen.
     """
+    check_threshold(threshold)
     batch, tokens = one_prompt(model, text)
     if len(tokens) < 2:
         raise InputError("attention of a single token says nothing: give at least two tokens.")
@@ -130,6 +140,7 @@ def detect_induction_heads(
         InputError: if the prompt does not fit the model; the message says what would.
         PointAbsent: if a layer has no attention that can be seen.
     """
+    check_threshold(threshold)
     prompt = repeated_random_tokens(model, n_random_tokens, n_repeats, seed)
     wanted = attention_layers(model, layers)
     start = prompt.start

@@ -13,7 +13,7 @@ from mlxray.results import InductionResult
 from mlxray.results.induction import MATCHING
 
 from ..attention.copying import copying_matrix
-from ..attention.detectors import matrices
+from ..attention.detectors import check_threshold, matrices
 from ..attention.patterns import attention_layers, reduce_patterns
 from ..attention.repeated import ordinary_tokens, repeated_random_tokens
 from ..attention.scores import pattern_scores
@@ -78,6 +78,7 @@ def induction_heads(
     ways = _ways(ablation, samples)
     if samples < 1 or draws < 1:
         raise InputError(f"samples and draws are at least 1; got {samples} and {draws}.")
+    check_threshold(threshold)
     candidates = _candidates(model, tokens)
     prompts = [
         repeated_random_tokens(model, n_random_tokens, n_repeats, (seed, sample), candidates)

@@ -13,6 +13,7 @@ from mlxray.errors import AnalysisError, InputError
 from mlxray.results import LensResult
 from mlxray.results.lens import Prediction
 from mlxray.tail import Norm
+from mlxray.tokens import whole_number
 
 from ..prompts import token_texts
 
@@ -136,13 +137,14 @@ def chosen_positions(position: int | None, length: int) -> list[int]:
     """One position counted from the front, or all of them.
 
     Raises:
-        InputError: if there is no such position.
+        InputError: if there is no such position, or it is no integer.
     """
     if position is None:
         return list(range(length))
+    position = whole_number(position, "position")
     if not -length <= position < length:
         raise InputError(f"the prompt has {length} tokens; there is no position {position}.")
-    return [int(position) % length]
+    return [position % length]
 
 
 def check_numbers(found: Mapping[int, Sequence[TopRow]], positions: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
 from mlxray.results import TunedLens
 
+from ..prompts import warn_past_context
 from .readout import rows_at_once
 
 #: A prompt shorter than this teaches a translator little about a residual stream.
@@ -207,4 +208,5 @@ def _tokens(model: InterpretableModel, dataset: Sequence[str], max_seq_len: int)
             f"the dataset has {len(tokens)} tokens, fewer than max_seq_len={max_seq_len}: give "
             f"more text, or a smaller max_seq_len (at least {SHORTEST})."
         )
+    warn_past_context(model, max_seq_len, f"a chunk (max_seq_len={max_seq_len})")
     return tokens

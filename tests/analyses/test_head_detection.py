@@ -251,3 +251,23 @@ def test_no_head_looks_anywhere_in_nan(make):
 def test_a_seed_that_is_none_is_refused(make, seed):
     with pytest.raises(InputError, match="seed is an integer, at least 0; got"):
         make("llama").detect_induction_heads(n_random_tokens=4, seed=seed)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), "0.4", None, True, [0.4]])
+def test_a_threshold_that_is_no_number_is_refused(make, threshold):
+    model = make("llama")
+    with pytest.raises(InputError, match="threshold is"):
+        model.detect_head_types([3, 5, 7], threshold)
+    with pytest.raises(InputError, match="threshold is"):
+        model.detect_induction_heads(n_random_tokens=4, threshold=threshold)
+    with pytest.raises(InputError, match="threshold is"):
+        model.induction_heads(n_random_tokens=4, threshold=threshold)
+
+
+@pytest.mark.parametrize("position", [1.0, "1", [1], True, mx.array([1.5])])
+def test_a_position_that_is_no_integer_is_refused(make, position):
+    model = make("llama")
+    for name in ("logit_lens", "direct_logit_attribution"):
+        with pytest.raises(InputError, match="position is an integer; got"):
+            getattr(model, name)([3, 5, 7], position=position)
+    assert model.logit_lens([3, 5, 7], position=np.int64(-1)).keys()

@@ -2,11 +2,13 @@
 
 import json
 import math
+import warnings
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxray import InterpretableModel
 from mlxray.analyses.lenses import training
 from mlxray.analyses.lenses.training import loss_and_gradients
 from mlxray.analyses.lenses.tuned_lens import TunedLens
@@ -274,3 +276,13 @@ def test_it_is_a_public_name():
     import mlxray
 
     assert mlxray.TunedLens is TunedLens
+
+
+def test_chunks_past_the_context_are_warned_of():
+    model = InterpretableModel("pocket")
+    texts = ["The capital of France is Paris. "] * 60
+    with pytest.warns(UserWarning, match="257 tokens; this model's context is 256"):
+        model.train_tuned_lens(texts, num_steps=1, max_seq_len=257, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.train_tuned_lens(texts, num_steps=1, max_seq_len=256, verbose=False)

@@ -109,10 +109,11 @@ def test_layers_of_any_kind_of_integer_are_plain_ones(llama_model: Interpretable
         (1.0, "a list of layers"),
         ("1", "a list of layers"),
         (b"01", "a list of layers"),
-        ([1.5], "integers; got 1.5"),
-        (["1"], "integers; got '1'"),
-        ([True], "integers; got True"),
-        ([None], "integers; got None"),
+        ([1.5], "is an integer; got 1.5"),
+        (["1"], "is an integer; got '1'"),
+        ([True], "is an integer; got True"),
+        ([None], "is an integer; got None"),
+        (mx.array([1.5]), "is an integer; got"),
     ],
 )
 def test_what_is_no_list_of_layers_is_named(
