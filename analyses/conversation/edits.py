@@ -7,7 +7,6 @@ from typing import Any
 
 from mlxray import InterpretableModel
 from mlxray.conversation import TurnList
-from mlxray.errors import InputError
 
 from .cuts import score_address, turn_cut, without
 from .ways import check_attention_alone
@@ -29,7 +28,7 @@ def cut_turns(
     Args:
         model: The model.
         turns: Of the conversation; see `detect_turns`.
-        cut: Which turns to cut.
+        cut: Which turns to cut, as a list.
         layers: Layers that lose sight of them; None for all.
         readers, content_only: See `turn_cut`.
 
@@ -38,13 +37,15 @@ def cut_turns(
 
     Raises:
         PointAbsent: if a layer has no attention scores that can be edited.
-        InputError: if `cut` or `layers` is empty.
+        InputError: if `cut` or `layers` is no list, empty, or names one twice.
+        TurnIndexError: (an IndexError) if there is no such turn.
         AnalysisError: with all layers, if a turn reaches later tokens by other ways.
     """
-    if not cut:
-        raise InputError("the list of turns to cut is empty.")
     if layers is None:
         check_attention_alone(model)
-    cuts = [turn_cut(turns, i, readers=readers, content_only=content_only) for i in cut]
+    cuts = [
+        turn_cut(turns, index, readers=readers, content_only=content_only)
+        for index in turns.indices(cut)
+    ]
     edit = without(cuts)
     return {score_address(model, layer): edit for layer in model.layer_indices(layers)}

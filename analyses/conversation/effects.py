@@ -77,7 +77,7 @@ def make_plan(
     """What is asked for, checked.
 
     Raises:
-        InputError: for an empty list, another `by`, or a negative number of tokens.
+        InputError: for a list that cannot be one, another `by`, or a negative number of tokens.
         TurnIndexError: (an IndexError) if there is no such turn.
     """
     if by not in BY:
@@ -85,9 +85,7 @@ def make_plan(
     if isinstance(write, bool) or not isinstance(write, int) or write < 0:
         raise InputError(f"write is a number of tokens, 0 for none; got {write!r}.")
     every = question.dialogue.turns
-    chosen = list(every) if turns is None else [every[i] for i in turns]
-    if not chosen:
-        raise InputError("the list of turns is empty; leave it out for all turns.")
+    chosen = list(every) if turns is None else [every[i] for i in every.indices(turns)]
     return Plan(chosen, model.layer_indices(layers), by, write, verbose)
 
 

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import mlx.core as mx
 
@@ -30,7 +31,7 @@ class Probe:
         threshold: It fires where the activation's product with the direction is above this.
 
     Raises:
-        InputError: if the direction is zero or not finite, or the threshold is NaN.
+        InputError: if the direction is zero or not finite, or the threshold is no number.
     """
 
     address: str
@@ -42,8 +43,9 @@ class Probe:
         length = number(mx.linalg.norm(kept.reshape(-1)))
         if not (math.isfinite(length) and length > 0):
             raise InputError("a probe's direction is zero or not finite.")
-        if math.isnan(self.threshold):
-            raise InputError("a probe's threshold is NaN.")
+        number_given = isinstance(self.threshold, Real) and not isinstance(self.threshold, bool)
+        if not number_given or math.isnan(self.threshold):
+            raise InputError(f"a probe's threshold is a number, not NaN; got {self.threshold!r}.")
         object.__setattr__(self, "direction", kept)
 
     def score(self, activation: mx.array) -> mx.array:
@@ -90,7 +92,9 @@ def contrast_probe(
         AnalysisError: if both sides have the same activations.
     """
     sides = rows_of(model, positive, "positive"), rows_of(model, negative, "negative")
-    (address,) = addresses_of(model, point, layer)
+    address, *more = addresses_of(model, point, layer)
+    if more:
+        raise InputError("a probe looks at one layer: give layer=, such as layer=0.")
     means = [mx.mean(read(model, rows, [address], position)[address].values, 0) for rows in sides]
     difference = means[0] - means[1]
     length = number(mx.linalg.norm(difference.reshape(-1)))

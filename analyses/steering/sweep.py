@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from tqdm import tqdm
 from mlxray import Analysis, InterpretableModel, Metric, analysis, hookimpl
 from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
-from mlxray.points import parse
+from mlxray.points import ALIASES, parse
 from mlxray.results import SteeringSweepResult
 
 from ..causal.sweep import DEFAULT_BUDGET
 from ..causal.targets import Token
+from ..metrics.lookup import get_metric
 from ..prompts import token_texts
 from .build import steering_vector
 from .contrast import Layers, rows_of
@@ -82,8 +83,8 @@ def steering_sweep(
         budget: Bytes that the logits of one pass may take.
 
     Raises:
-        InputError: for an empty list, strengths or tokens that cannot be, or neither prompts nor a
-            vector: before any steered run.
+        InputError: for an empty list, strengths or tokens that cannot be, neither prompts nor a
+            vector, or an option that would not be used: before any steered run.
         AddressError: for a layer or point that the model or the vector does not have.
         LoadError: if the vector's file cannot be read.
         AnalysisError: if there is no direction between the prompts, no cell gives finite numbers,
@@ -92,6 +93,7 @@ def steering_sweep(
     powers = _strengths(strengths)
     if isinstance(max_cost, bool) or not (isinstance(max_cost, Real) and max_cost > 0):
         raise InputError(f"max_cost is a positive number; got {max_cost!r}.")
+    _check_used(score, target=target, other=other, goal=goal, score_kwargs=score_kwargs)
     batch = model.tokens.batch(rows_of(model, prompt, "prompt"))
     texts = neutral_batch(model, neutral)
     judge = log_odds(model, target, other) if score == LOG_ODDS else None
@@ -137,8 +139,10 @@ def steering_sweep(
 
 def _strengths(strengths: float | Sequence[float]) -> list[float]:
     """Strengths as distinct finite numbers."""
+    if isinstance(strengths, str) or not isinstance(strengths, (Real, Iterable)):
+        raise InputError(f"strengths is a list of numbers, such as [0.5]; got {strengths!r}.")
     several = [strengths] if isinstance(strengths, Real) else strengths
-    powers = [finite(each) for each in several]  # type: ignore[union-attr]
+    powers = [finite(each) for each in several]
     if not powers:
         raise InputError("the list of strengths is empty.")
     if len(set(powers)) < len(powers):
@@ -164,8 +168,23 @@ def _vector(
         )
     if isinstance(vector, SteeringVector):
         vector.check(model)
-        return vector
-    return SteeringVector.load(vector, model)
+    elif isinstance(vector, (str, Path)):
+        vector = SteeringVector.load(vector, model)
+    else:
+        kind = type(vector).__name__
+        raise InputError(f"vector is a SteeringVector or the path of its file; got {kind}.")
+    made_at = {address.split(".", 2)[-1] for address in vector.vectors}
+    for name, given, usual, own in (
+        ("point", ALIASES.get(point, point), "resid_post", made_at),
+        ("position", position, "last", {vector.position}),
+        ("method", method, "mean_difference", {vector.method}),
+    ):
+        if given != usual and given not in own:
+            raise InputError(
+                f"{name}={given!r} is for making a vector from prompts, and the one given has "
+                f"{', '.join(map(repr, own))}: leave it out."
+            )
+    return vector
 
 
 def _places(vector: SteeringVector, model: InterpretableModel, layers: Layers) -> dict[int, str]:
@@ -182,6 +201,24 @@ def _places(vector: SteeringVector, model: InterpretableModel, layers: Layers) -
             )
         found[layer] = address
     return found
+
+
+def _check_used(score: Any, **given: Any) -> None:
+    """Raise InputError for what is given and the score would not look at.
+
+    Raises:
+        PluginError: if the score is the name of no metric.
+    """
+    if isinstance(score, (str, Metric)):
+        if score != LOG_ODDS:
+            get_metric(score)
+        unused = ["goal", "score_kwargs"] if score == LOG_ODDS else ["target", "other"]
+    else:
+        unused = list(given)
+    named = [f"{name}=" for name in unused if given[name] is not None]
+    if named:
+        shown = score if isinstance(score, str) else _name(score)
+        raise InputError(f"the score {shown!r} does not use {', '.join(named)}: leave it out.")
 
 
 def _judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -18,6 +18,7 @@ from mlxray.errors import AddressError, EditError, InputError
 from mlxray.generation import Where
 from mlxray.generation.edits import tokens_axis
 from mlxray.points import parse
+from mlxray.tokens import whole_number
 
 if TYPE_CHECKING:
     from .contrast import Layers
@@ -78,14 +79,17 @@ class SteeringVector:
         return sorted({n for a in self.vectors if (n := parse(a).layer) is not None})
 
     def addresses(self, layers: Layers = None) -> list[str]:
-        """The addresses at some layers; None for all.
+        """The addresses at some layers, negative ones counted from the model's end; None for all.
 
         Raises:
             AddressError: if the vector does not have one of the layers.
+            InputError: if one is no integer.
         """
         if layers is None:
             return list(self.vectors)
-        wanted = [layers] if isinstance(layers, int) else list(layers)
+        several = layers if isinstance(layers, Iterable) else [layers]
+        wanted = [whole_number(layer, "a layer") for layer in several]
+        wanted = [layer + self.n_layers if layer < 0 else layer for layer in wanted]
         missing = [layer for layer in wanted if layer not in self.layers]
         if missing or not wanted:
             raise AddressError(
@@ -106,7 +110,13 @@ class SteeringVector:
         return vector / mx.linalg.norm(vector.reshape(-1))
 
     def shift(self, address: str, strength: float, *, norm_scaled: bool = True) -> mx.array:
-        """What a strength adds at an address, shaped like the vector there."""
+        """What a strength adds at an address, shaped like the vector there.
+
+        Raises:
+            AddressError: if the vector does not have the address.
+        """
+        if address not in self.vectors:
+            raise AddressError(f"this steering vector has {list(self.vectors)}; got {address!r}.")
         vector = self.vectors[address]
         if norm_scaled:
             vector = vector * (self.norms[address] / mx.linalg.norm(vector.reshape(-1)))
@@ -132,10 +142,12 @@ class SteeringVector:
             where: In a generation, the positions at which it acts; None for all.
 
         Raises:
-            InputError: if `strength` is not a finite number.
+            InputError: if `strength` is not a finite number, or `where` no `Where`.
             AddressError: if the vector does not have one of the layers.
         """
         strength = finite(strength)
+        if where is not None and not isinstance(where, Where):
+            raise InputError(f"where is a Where(…) of mlxray.generation; got {where!r}.")
         pairs: list[Pair] = []
         for address in self.addresses(layers):
             shift = self.shift(address, strength, norm_scaled=norm_scaled)

@@ -59,6 +59,8 @@ def _checked(index: int, message: Any) -> dict[str, Any]:
     if made.get("tool_calls") and made.get("content") is None:
         made["content"] = ""
     for key in ("role", "content"):
-        if not isinstance(made.get(key), str):
+        value = made.get(key)
+        # A turn may be empty, its role may not.
+        if not isinstance(value, str) or (key == "role" and not value):
             raise InputError(f"message {index} has no {key} that is text: write {_SHOWN}.")
     return made

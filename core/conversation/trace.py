@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from ..errors import InputError, PointAbsent
 from ..generation.edits import tokens_axis
 from ..points import AddressLike
 from ..results.conversation import ConversationResult
+from ..tokens import whole_number
 from ..trace import Trace
 from .attention import between_turns
 from .dialogue import describe, model_dialogue
@@ -70,7 +71,8 @@ class ConversationTrace:
 
     def tokens(self, turn_idx: int, content_only: bool = True) -> list[str]:
         """A turn's tokens as text."""
-        ids = self.dialogue.ids[self.turns[turn_idx].positions(content_only)]
+        turn = self.turns[self.turns.position(turn_idx)]
+        ids = self.dialogue.ids[turn.positions(content_only)]
         return [self.model.token_to_str(i) for i in ids]
 
     def get_turn_activation(
@@ -92,7 +94,7 @@ class ConversationTrace:
             AddressError: if nothing matches the address.
             InputError: if what is there has no axis of tokens.
         """
-        turn = self.turns[turn_idx]
+        turn = self.turns[self.turns.position(turn_idx)]
         value = self.trace.activations[component]
         key = self.model.layout.site(component).key
         if isinstance(value, (tuple, list)) and value and isinstance(value[0], mx.array):
@@ -165,12 +167,12 @@ class ConversationTrace:
             (T, T) float32; NaN in the row (and with "mean" the column) of a turn without tokens.
 
         Raises:
-            AddressError: for a layer or a head that does not exist.
+            AddressError: for a layer that does not exist.
+            InputError: for a head that does not, an empty list, or other `keys`.
             PointAbsent: if a layer has no attention that can be seen.
         """
-        layers = [layer] if isinstance(layer, int) else layer
+        layers, heads = _several(layer, "a layer"), _several(head, "a head")
         found = self.turn_attention(layers, keys=keys, content_only=content_only)
-        heads = [head] if isinstance(head, int) else head
         return mx.stack([_mean_of(matrix, heads) for matrix in found.values()]).mean(axis=0)
 
     def to_result(
@@ -186,9 +188,9 @@ class ConversationTrace:
         The matrix is that of `cross_turn_attention` with the same arguments: of all layers and
         heads where none is named.
         """
-        wanted = self._attention_layers([layer] if isinstance(layer, int) else layer)
-        matrix = self.cross_turn_attention(wanted, head, keys=keys, content_only=content_only)
-        heads = [head] if isinstance(head, int) else None if head is None else list(head)
+        wanted = self._attention_layers(_several(layer, "a layer"))
+        heads = _several(head, "a head")
+        matrix = self.cross_turn_attention(wanted, heads, keys=keys, content_only=content_only)
         return ConversationResult(
             describe(self.dialogue),
             matrix,
@@ -209,12 +211,21 @@ class ConversationTrace:
         return found
 
 
+def _several(value: Any, name: str) -> list[int] | None:
+    """One integer or a list of them as a list."""
+    if value is None:
+        return None
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+        return [whole_number(each, name) for each in value]
+    return [whole_number(value, name)]
+
+
 def _mean_of(matrix: mx.array, heads: Sequence[int] | None) -> mx.array:
     if heads is None:
         return matrix.mean(axis=0)
     count = matrix.shape[0]
     for head in heads:
-        if isinstance(head, bool) or not -count <= head < count:
+        if not -count <= head < count:
             raise InputError(f"there is no head {head}: the layer has {count} (0 to {count - 1}).")
     if not heads:
         raise InputError("the list of heads is empty; leave it out for all heads.")

@@ -112,6 +112,24 @@ class TurnList(Sequence[Turn]):
             )
         return wanted % count
 
+    def indices(self, several: Any) -> list[int]:
+        """A list of indices counted from the front.
+
+        Raises:
+            InputError: if it is no list, empty, or names a turn twice.
+            TurnIndexError: (an IndexError) if there is no such turn.
+        """
+        if isinstance(several, (str, bytes)) or not isinstance(several, Iterable):
+            shown = several if isinstance(several, int) else 0
+            raise InputError(f"turns are given as a list, such as [{shown}]; got {several!r}.")
+        places = [self.position(index) for index in several]
+        if not places:
+            raise InputError("the list of turns is empty.")
+        twice = next((p for i, p in enumerate(places) if p in places[:i]), None)
+        if twice is not None:
+            raise InputError(f"turn {twice} is named twice.")
+        return places
+
     def __len__(self) -> int:
         return len(self._turns)
 

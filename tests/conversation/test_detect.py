@@ -228,7 +228,7 @@ CALLS_ONLY = {
 @pytest.mark.parametrize("family", CALLS_ONLY)
 @pytest.mark.parametrize("said", [{"content": ""}, {"content": None}, {}, {"content": "wait"}])
 def test_a_call_in_place_of_the_content_is_a_turn_without_content(
-    family: str, said: dict[str, Any]
+    pocket: InterpretableModel, family: str, said: dict[str, Any]
 ):
     function = {"name": "get_user", "arguments": {"get_user": 7}}
     call = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}], **said}
@@ -237,6 +237,8 @@ def test_a_call_in_place_of_the_content_is_a_turn_without_content(
     dialogue = read_dialogue(tokenizer, messages)
     texts = [tokenizer.decode(dialogue.ids[t.content_positions]) for t in dialogue.turns]
     assert [text.strip() for text in texts] == ["q", "", "7", "seven", "ok"]
+    model = InterpretableModel(pocket.model, tokenizer=tokenizer)
+    assert list(dialogue.ids) == chat_ids(model, messages, add_generation_prompt=False)
     whole = tokenizer.decode(dialogue.ids[dialogue.turns[1].full_positions])
     begin, end = {
         "llama3.1": ("<|start_header_id|>assistant<|end_header_id|>", "<|eot_id|>"),

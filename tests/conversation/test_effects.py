@@ -298,6 +298,9 @@ def test_what_cannot_be_asked(pocket: InterpretableModel, recall: list[Any]):
         ({"readers": "all"}, "later, last"),
         ({"by": "head"}, "turn, layer"),
         ({"turns": []}, "turns is empty"),
+        ({"turns": 0}, r"such as .0.; got 0"),
+        ({"turns": "0"}, "list"),
+        ({"turns": [0, -5]}, "turn 0 is named twice"),
         ({"layers": []}, "layers is empty"),
         ({"write": -1}, "number of tokens"),
         ({"answer": ""}, "at least one token"),
@@ -310,8 +313,10 @@ def test_what_cannot_be_asked(pocket: InterpretableModel, recall: list[Any]):
         pocket.turn_ablation([*recall, assistant("a")], "b")
     with pytest.raises(InputError, match="only an answer"):
         pocket.turn_ablation([assistant("a")])
-    with pytest.raises(InputError, match="is empty"):
-        cut_turns(pocket, read_dialogue(pocket.tokenizer, recall).turns, [])
+    turns = read_dialogue(pocket.tokenizer, recall).turns
+    for cut, named in (([], "is empty"), (0, "such as .0."), (2, "such as .2."), ([1, 1], "twice")):
+        with pytest.raises(InputError, match=named):
+            cut_turns(pocket, turns, cut)
     longer = [user("My name is Alice Alice."), *recall[1:]]
     for other, named in ((longer, "as many tokens"), (recall[2:], "5 and 3 turns")):
         with pytest.raises(InputError, match=named):

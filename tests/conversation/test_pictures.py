@@ -88,6 +88,23 @@ def test_first_turn_is_on_top_and_looks_from_the_row(pocket: InterpretableModel,
     assert "layer 3, head 0" in figure.get_suptitle()
 
 
+@pytest.mark.parametrize("count", [2, 12])
+def test_long_texts_leave_the_bars_their_room(count: int):
+    said = [
+        {"index": i, "role": "assistant", "content": "words " * 30, "full_start": i, "full_end": i}
+        for i in range(count)
+    ]
+    effects = mx.arange(count) - 1.0
+    name = "logprob of the answer (nats)"
+    result = TurnEffectsResult(said, effects, effects, 0.0, name, "cut", "later", "words " * 30)
+    figure = result.plot(backend="matplotlib")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    label, box = axes.yaxis.label.get_window_extent(), axes.get_window_extent()
+    assert label.height < box.height
+    assert figure.get_suptitle() and label.y0 > 0
+
+
 def test_strongest_turn():
     *_, one, split = results()
     assert isinstance(one, TurnEffectsResult)

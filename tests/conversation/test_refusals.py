@@ -25,6 +25,8 @@ from .templates import tokenizer_for
         (["hello"], "message 0 is str"),
         ([user("a"), {"role": "user"}], "message 1 has no content"),
         ([{"content": "a"}], "message 0 has no role"),
+        ([{"role": "", "content": "a"}], "message 0 has no role"),
+        ([{"role": "assistant", "tool_calls": []}], "message 0 has no content"),
         ([{"role": "user", "content": None}], "message 0 has no content"),
         ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], "no content that is text"),
         (7, "got int"),

@@ -170,6 +170,17 @@ def test_answer_to_come_belongs_to_no_turn(pocket: InterpretableModel, recall: l
     assert trace.turns[-1].full_end == len(trace.dialogue.ids) - 1
 
 
+def test_integers_of_any_kind_name_a_layer_and_a_head(
+    pocket: InterpretableModel, recall: list[Any]
+):
+    with pocket.conversation_trace(recall) as trace:
+        pass
+    one = trace.cross_turn_attention(np.int64(1), np.int32(2))
+    assert mx.array_equal(one, trace.cross_turn_attention(1, 2))
+    result = trace.to_result(np.int64(1), range(2))
+    assert (result.layers, result.heads) == ([1], [0, 1])
+
+
 def test_what_cannot_be_read(pocket: InterpretableModel, recall: list[Any]):
     trace = pocket.conversation_trace(recall)
     with pytest.raises(TraceError):
@@ -179,6 +190,12 @@ def test_what_cannot_be_read(pocket: InterpretableModel, recall: list[Any]):
     for layer, head in ((9, None), (0, 7), (0, []), ([], None), (0, [0, True])):
         with pytest.raises((AddressError, InputError)):
             trace.cross_turn_attention(layer, head)
+    for options in ({"head": "0"}, {"head": True}, {"layer": 1.5}, {"layer": "1"}):
+        with pytest.raises(InputError, match=r"a (head|layer) is an integer; got"):
+            trace.cross_turn_attention(**{"layer": 0, **options})
+    for read in (trace.tokens, lambda turn: trace.get_turn_activation(turn, "layers.0")):
+        with pytest.raises(IndexError, match="chosen by an integer"):
+            read(slice(0, 1))
     with pytest.raises(InputError, match="sum, mean"):
         trace.cross_turn_attention(0, keys="max")
     with pytest.raises(InputError, match="without an axis of"):

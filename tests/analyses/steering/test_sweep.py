@@ -296,6 +296,13 @@ def test_a_vector_comes_from_a_file(pocket, tmp_path):
         ({"max_cost": 0}, InputError, "positive number"),
         ({"max_cost": math.nan}, InputError, "positive number"),
         ({"method": "lda"}, InputError, "no method"),
+        ({"strengths": None}, InputError, "list of numbers"),
+        ({"strengths": "0.1"}, InputError, "list of numbers"),
+        ({"goal": "The"}, InputError, "'log_odds' does not use goal="),
+        ({"score_kwargs": {"a": 1}}, InputError, "does not use score_kwargs="),
+        ({"score": "kl", "goal": "The"}, InputError, "'kl' does not use target=, other="),
+        ({"score": "kll"}, PluginError, "no metric 'kll'"),
+        ({"score": sum}, InputError, "'sum' does not use target=, other="),
     ],
 )
 def test_bad_input_is_named_before_any_steered_run(pocket, monkeypatch, changes, error, match):
@@ -315,6 +322,12 @@ def test_more_bad_input(make, pocket):
         model.steering_sweep([1, 2], vector=vector, target="a", neutral=NEUTRAL_IDS)
     with pytest.raises(EditError, match="another model"):
         pocket.steering_sweep("The", vector=vector, target=" Rome")
+    for other in ({}, mx.ones(4)):
+        with pytest.raises(InputError, match="the path of its file"):
+            model.steering_sweep([1, 2], vector=other, target=3, neutral=NEUTRAL_IDS)
+    for options in ({"point": "mlp_out"}, {"position": -2}, {"method": "pca"}):
+        with pytest.raises(InputError, match="is for making a vector"):
+            model.steering_sweep([1, 2], vector=vector, target=3, neutral=NEUTRAL_IDS, **options)
     vectors = {"layers.0.attn_out": mx.ones(128), "layers.0.mlp_out": mx.ones(128)}
     two = SteeringVector(vectors, dict.fromkeys(vectors, 1.0), "by hand", "last", "m", 2)
     with pytest.raises(InputError, match="not alone at layer 0"):

@@ -189,8 +189,21 @@ def test_a_strength_or_a_layer_that_cannot_be(make):
             made.at(strength)
     with pytest.raises(AddressError, match=r"layers \[1\]; got \[0\]"):
         made.at(1.0, layers=0)
+    for layer in ("1", True, 1.0):
+        with pytest.raises(InputError, match="a layer is an integer"):
+            made.at(1.0, layers=layer)
+    with pytest.raises(InputError, match="a Where"):
+        made.at(1.0, where="last")
+    with pytest.raises(AddressError, match=r"layers\.1\.resid_post.*got 'layers\.0"):
+        made.shift("layers.0.resid_post", 1.0)
     with pytest.raises(AddressError, match="choose one of the layers"):
         steering_vector(make("llama"), POSITIVE, NEGATIVE).direction()
+
+
+def test_layers_may_be_counted_from_the_end(make):
+    made = steering_vector(make("llama"), POSITIVE, NEGATIVE, layers=-1)
+    assert made.addresses(-1) == made.addresses() == [LAST]
+    assert mx.array_equal(made.direction(-1), made.direction())
 
 
 def test_too_strong_a_vector_is_named_with_its_layer_and_strength(make):
