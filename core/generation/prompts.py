@@ -67,14 +67,13 @@ def chat_ids(
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise TokenizerMissing
-    for index, message in enumerate(messages):
-        _check(index, message)
+    messages = [_checked(index, message) for index, message in enumerate(messages)]
     template = getattr(tokenizer, "apply_chat_template", None)
     if template is None or not _has_template(tokenizer):
         raise InputError("this tokenizer has no chat template: give the prompt as text.")
     try:
         text = template(
-            [dict(m) for m in messages],
+            messages,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )
@@ -97,17 +96,21 @@ def _has_template(tokenizer: Any) -> bool:
     return getattr(tokenizer, "chat_template", True) is not None
 
 
-def _check(index: int, message: Any) -> None:
+def _checked(index: int, message: Any) -> dict[str, Any]:
     shown = '{"role": "user", "content": "…"}'
     if not isinstance(message, Mapping):
         raise InputError(
             f"message {index} is {type(message).__name__}; a chat is a list of {shown}."
         )
+    made = dict(message)
+    if made.get("tool_calls") and made.get("content") is None:
+        made["content"] = ""  # a call in place of content
     for key in ("role", "content"):
-        value = message.get(key)
+        value = made.get(key)
         # A turn may be empty, its role may not.
         if not isinstance(value, str) or (key == "role" and not value):
             raise InputError(f"message {index} has no {key}: write {shown}.")
+    return made
 
 
 def context_length(model: InterpretableModel) -> int | None:
