@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .binding import COLORS, SIZES, MixtureView, Stacks
+from .binding_views import CARRIED, COLORS, SIZES, MixtureView, Stacks
 from .figure import Picture, picture
 from .fonts import typeface
 from .measure import LINE, POINTS, labelled
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from .fonts import Typeface
 
 _SIZE = 9
-_CARRIED = "answer carried (control)"
 
 
 def stacks(view: Stacks, figsize: tuple[float, float] | None) -> Picture:
@@ -34,7 +33,7 @@ def stacks(view: Stacks, figsize: tuple[float, float] | None) -> Picture:
             )
             below = [a + b for a, b in zip(below, shares, strict=True)]
         if panel.carried is not None:
-            (handles[_CARRIED],) = axes.plot(
+            (handles[CARRIED],) = axes.plot(
                 range(len(panel.layers)), panel.carried, "ko--", markersize=4, linewidth=1
             )
         places = labelled(len(panel.layers), 2 * LINE * _SIZE / POINTS, room)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .binding import COLORS, SIZES, MixtureView, Stacks
+from .binding_views import CARRIED, COLORS, SIZES, MixtureView, Stacks
 from .labels import plotly_text
 from .measure import labelled
 from .plotly_figure import framed, positions
@@ -39,7 +39,7 @@ def stacks(view: Stacks, figsize: tuple[float, float] | None) -> Any:
             line = go.Scatter(
                 x=places,
                 y=panel.carried,
-                name="answer carried (control)",
+                name=CARRIED,
                 legendgroup="carried",
                 showlegend=column == 1,
                 mode="lines+markers",
