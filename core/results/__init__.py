@@ -4,7 +4,8 @@ from .ablation import AblationResult
 from .attention import AttentionResult
 from .attribution import AttributionMapResult, AttributionResult, Certificate
 from .base import AnalysisResult, TableResult, plain
-from .binding import BindingMixture, BindingResult, BindingRun
+from .binding import BindingResult
+from .binding_run import BindingMixture, BindingRun
 from .circuit import CircuitResult, EdgeScoresResult
 from .conversation import ConversationResult, TurnEffectsResult
 from .curve import CircuitCurveResult

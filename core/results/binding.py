@@ -1,173 +1,14 @@
-"""Which mechanism a model follows when it retrieves a bound entity."""
+"""Runs of the binding experiment side by side: in words, and as a table."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, overload
 
-import mlx.core as mx
-
-from ..arrays import nested, number
 from .base import AnalysisResult
-
-#: What points the patched run to its answer.
-MECHANISMS = ("positional", "lexical", "reflexive")
-#: What a patched run's answer can be. A pair's groups have the order of the first four.
-FOLLOWED = (*MECHANISMS, "no effect", "other entity", "other token")
-
-
-@dataclass
-class BindingMixture:
-    """The mixture of the three mechanisms, fitted to one layer's patched distributions.
-
-    The logit of group i's entity is ``w · N(i; p, width[p]²) + lexical[l] · [i = l] +
-    reflexive[r] · [i = r]`` where the mechanisms point to the groups p, l and r.
-
-    Attributes:
-        layer: Where the residual stream was patched.
-        positional: Logit that the positional mechanism adds to the very group it points to, over
-            the mean of what it adds to the others, by group. (A Gaussian wider than the prompt
-            adds the same to all, which is nothing.)
-        width: Standard deviation of its Gaussian, in groups, by group pointed to.
-        lexical, reflexive: Logit that the other two add to their group, by group; NaN where no
-            run of those fitted to points.
-        agreement: Model → mean Jensen–Shannon similarity (1: the same distribution) on the
-            distributions that were not fitted to.
-        fitted: Distributions fitted to.
-        tested: Distributions that the agreement was measured on.
-    """
-
-    layer: int
-    positional: list[float]
-    width: list[float]
-    lexical: list[float]
-    reflexive: list[float]
-    agreement: dict[str, float]
-    fitted: int
-    tested: int
-
-
-@dataclass
-class BindingRun:
-    """One model on one task.
-
-    Attributes:
-        model: Its name.
-        schema: Name of the task.
-        target: Role that is asked for.
-        entities: Groups in a prompt.
-        words: Role → how many of its words are one token.
-        example: A base prompt and its counterfactual.
-        drawn: Pairs that were drawn.
-        accuracy: Share of their base prompts that the unpatched model answers rightly.
-        counterfactual_accuracy: The same of their counterfactuals.
-        layers: Layers whose residual stream (``resid_post``) was patched.
-        positions: Positions that were patched, one at a time, from the end of the prompt.
-        queried: Positional group of each run.
-        followed: (runs, positions, layers): index into `FOLLOWED`. Runs are those pairs that the
-            model answers rightly, base and counterfactual.
-        carried: By layer, share of control runs that answer with the word which only the
-            control has, patched at the last position; None if the model answers no control
-            rightly.
-        controls: Control runs.
-        mixture: The mixture at the layer where most runs follow a pointer; None if that was not
-            asked for.
-        agreement: By layer, how well the mixture agrees (Jensen–Shannon similarity).
-        heads: Mechanism → (layers, heads): by how much patching that head's ``z`` at the last
-            position raises the logit of the mechanism's answer over the prompt's other
-            candidates; None if that was not asked for.
-    """
-
-    model: str
-    schema: str
-    target: str
-    entities: int
-    words: dict[str, int]
-    example: tuple[str, str]
-    drawn: int
-    accuracy: float
-    counterfactual_accuracy: float
-    layers: list[int]
-    positions: list[int]
-    queried: list[int]
-    followed: mx.array
-    carried: list[float] | None = None
-    controls: int = 0
-    mixture: BindingMixture | None = None
-    agreement: list[float] = field(default_factory=list)
-    heads: dict[str, mx.array] | None = None
-
-    @property
-    def task(self) -> str:
-        """The task in a few words."""
-        return f"{self.schema}, {self.target} asked"
-
-    @property
-    def label(self) -> str:
-        """Model and task in a few words."""
-        return f"{self.model}: {self.task}"
-
-    @property
-    def kept(self) -> int:
-        """Runs: pairs that the unpatched model answers rightly, base and counterfactual."""
-        return len(self.queried)
-
-    @property
-    def main_position(self) -> int:
-        """The prompt's last position if it was patched, else the first of those that were."""
-        return -1 if -1 in self.positions else self.positions[0]
-
-    def shares(self, position: int = -1) -> dict[str, list[float]]:
-        """What was followed → share of the runs, by layer.
-
-        Args:
-            position: One of `positions`.
-
-        Raises:
-            KeyError: if that position was not patched.
-        """
-        table = self.followed[:, self._place(position)]
-        return {
-            name: nested(mx.mean((table == i).astype(mx.float32), axis=0))
-            for i, name in enumerate(FOLLOWED)
-        }
-
-    def by_group(self, name: str, position: int = -1) -> list[list[float]]:
-        """(layers, groups): share of the runs whose positional group it is that follow `name`.
-
-        NaN where no run has that positional group.
-
-        Raises:
-            KeyError: if `name` is none of `FOLLOWED`, or that position was not patched.
-        """
-        if name not in FOLLOWED:
-            raise KeyError(f"{name!r} is none of {', '.join(FOLLOWED)}")
-        hits = (self.followed[:, self._place(position)] == FOLLOWED.index(name)).astype(mx.float32)
-        rows: list[list[float]] = [[] for _ in self.layers]
-        for group in range(self.entities):
-            members = [i for i, queried in enumerate(self.queried) if queried == group]
-            column = [math.nan] * len(self.layers)
-            if members:
-                column = nested(mx.mean(hits[mx.array(members)], axis=0))
-            for row, share in zip(rows, column, strict=True):
-                row.append(share)
-        return rows
-
-    def top_head(self, mechanism: str) -> tuple[int, int, float] | None:
-        """(layer, head, effect) of the head that carries most of a mechanism."""
-        if self.heads is None:
-            return None
-        table = self.heads[mechanism]
-        best = int(number(mx.argmax(table.reshape(-1))))
-        row, head = divmod(best, table.shape[1])
-        return self.layers[row], head, number(table[row, head])
-
-    def _place(self, position: int) -> int:
-        if position not in self.positions:
-            raise KeyError(f"position {position} was not patched; these were: {self.positions}")
-        return self.positions.index(position)
+from .binding_run import MECHANISMS, BindingRun, pointing
 
 
 @dataclass
@@ -205,36 +46,48 @@ class BindingResult(AnalysisResult, Sequence[BindingRun]):
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         """Shares by layer; of a single run with 95 % intervals (Wilson's) of the mechanisms.
 
-        "at" is the patched position, "carried" are the control runs that carry the answer itself,
-        and "mixture" is how well that agrees.
+        "at" is the patched position, told where it is not the last alone. "other" is another
+        entity of the prompt or any other token; `BindingRun.shares` tells them apart. "carried"
+        are the control runs that carry the answer itself, and "fit" is how well a mixture agrees
+        with a single run.
         """
-        told = ["layer", *FOLLOWED, "carried", "mixture"]
-        if len(self.runs) == 1 and len(self.runs[0].positions) == 1:
-            run = self.runs[0]
-            return told, list(_by_layer(run, run.positions[0], intervals=True))
-        one_model = len({run.model for run in self.runs}) == 1
+        single = len(self.runs) == 1
+        moved = any(run.positions != [-1] for run in self.runs)
+        fitted = single and bool(self.runs[0].agreement)
+        named = [] if single else ["task" if self._one_model else "run"]
+        at, fit = ["at"] if moved else [], ["fit"] if fitted else []
+        columns = [*named, *at, "layer", *MECHANISMS, "no effect", "other", "carried", *fit]
         table = [
-            [f"{run.schema}: {run.target}" if one_model else run.label, run.kept, position, *row]
+            [*([self._name(run)] if named else []), *([position] if at else []), *row]
             for run in self.runs
             for position in run.positions
-            for row in _by_layer(run, position, intervals=False)
+            for row in _by_layer(run, position, intervals=single and not moved, fitted=fitted)
         ]
-        return ["task" if one_model else "run", "runs", "at", *told], table
+        return columns, table
+
+    @property
+    def _one_model(self) -> bool:
+        return len({run.model for run in self.runs}) == 1
+
+    def _name(self, run: BindingRun) -> str:
+        return f"{run.schema}: {run.target}" if self._one_model else run.label
 
 
-def _by_layer(run: BindingRun, position: int, *, intervals: bool) -> Iterator[list[Any]]:
+def _by_layer(
+    run: BindingRun, position: int, *, intervals: bool, fitted: bool
+) -> Iterator[list[Any]]:
     shares = run.shares(position)
     last = position == -1
     for i, layer in enumerate(run.layers):
         cells = [
-            _with_interval(shares[name][i], run.kept)
-            if intervals and name in MECHANISMS
-            else f"{shares[name][i]:.0%}"
-            for name in FOLLOWED
+            _with_interval(shares[name][i], run.kept) if intervals else f"{shares[name][i]:.0%}"
+            for name in MECHANISMS
         ]
+        other = shares["other entity"][i] + shares["other token"][i]
+        cells += [f"{shares['no effect'][i]:.0%}", f"{other:.0%}"]
         carried = f"{run.carried[i]:.0%}" if run.carried and last else ""
-        fit = f"{run.agreement[i]:.2f}" if run.agreement and last else ""
-        yield [layer, *cells, carried, fit]
+        fit = [f"{run.agreement[i]:.2f}" if last else ""] if fitted else []
+        yield [layer, *cells, carried, *fit]
 
 
 def _told(run: BindingRun) -> str:
@@ -255,16 +108,10 @@ def _told(run: BindingRun) -> str:
     return told
 
 
-def pointing(shares: dict[str, list[float]], carried: list[float], place: int) -> float:
-    """Share of runs that follow a pointer: reflexive less what carries the answer itself."""
-    reflexive = max(0.0, shares["reflexive"][place] - carried[place])
-    return shares["positional"][place] + shares["lexical"][place] + reflexive
-
-
 def _with_interval(share: float, count: int) -> str:
-    """Wilson's 95 % interval of a share."""
+    """A share, and Wilson's 95 % interval of it, in percent."""
     z = 1.96
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z * z / count)
     low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return f"{share:.0%} ({100 * low:.0f}–{high:.0%})"
+    return f"{share:.0%} ({100 * low:.0f}–{100 * high:.0f})"

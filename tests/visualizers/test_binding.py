@@ -8,7 +8,7 @@ import pytest
 
 from mlxray.errors import InputError
 from mlxray.results import BindingMixture, BindingResult, BindingRun
-from mlxray.results.binding import FOLLOWED, MECHANISMS
+from mlxray.results.binding_run import FOLLOWED, MECHANISMS
 
 BACKENDS = ["matplotlib", "plotly"]
 

@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlxray import InterpretableModel
 from mlxray.arrays import nested
 from mlxray.errors import AnalysisError
-from mlxray.results.binding import FOLLOWED
+from mlxray.results.binding_run import FOLLOWED
 from mlxray.run import Run
 from mlxray.tail import execute_at
 from mlxray.tokens import Batch

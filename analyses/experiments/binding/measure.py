@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 from tqdm import tqdm
 
-from mlxray.results.binding import FOLLOWED, MECHANISMS, BindingRun, pointing
+from mlxray.results.binding_run import FOLLOWED, MECHANISMS, BindingRun, pointing
 
 from .encoding import EncodedPair
 from .interchange import Interchange, Outcome, followed, head_cells, stream_cells

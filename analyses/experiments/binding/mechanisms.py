@@ -94,9 +94,9 @@ def binding_mechanisms(
         verbose=verbose,
     )
     first = find_schema(schema, SCHEMAS)
+    others = [_compared(model, first, other) for other in compare]
     tasks = [prepare(model, first, settings)]
-    for other in compare:
-        who, what = _compared(model, first, other)
+    for who, what in others:
         asks = target if target in what.questions else None
         tasks.append(prepare(who, what, replace(settings, target=asks)))
     return BindingResult([measure(task) for task in tasks])

@@ -26,7 +26,7 @@ import mlx.optimizers as optim
 
 from mlxray.arrays import nested, number
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results.binding import MECHANISMS, BindingMixture
+from mlxray.results.binding_run import MECHANISMS, BindingMixture
 
 if TYPE_CHECKING:
     import numpy as np

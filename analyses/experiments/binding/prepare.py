@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results.binding import BindingRun
+from mlxray.results.binding_run import BindingRun
 
 from .encoding import EncodedPair, encode_pairs, usable_words
 from .interchange import last_tokens
@@ -69,18 +69,7 @@ def prepare(model: InterpretableModel, schema: BindingSchema, settings: Settings
     words = usable_words(model, schema)
     layers = model.layer_indices(settings.layers)
     heads = _heads(model, layers) if settings.causal else 0
-    drawn = encode_pairs(
-        model,
-        draw_pairs(
-            schema,
-            target,
-            words,
-            entities=settings.entities,
-            samples=settings.samples,
-            seed=settings.seed,
-            queried=settings.queried,
-        ),
-    )
+    drawn = _draw(model, schema, target, words, settings)
     positions = _from_the_end(drawn, settings.positions)
     base = _right(model, [(e.base, e.candidates[e.pair.asked]) for e in drawn])
     changed = _right(model, [(e.counterfactual, e.candidates[e.pair.reflexive]) for e in drawn])
@@ -113,6 +102,28 @@ def prepare(model: InterpretableModel, schema: BindingSchema, settings: Settings
         followed=mx.zeros((len(pairs), len(positions), len(layers)), dtype=mx.int32),
     )
     return Task(model, settings, run, pairs, [control[i] for i in kept], heads)
+
+
+def _draw(
+    model: InterpretableModel,
+    schema: BindingSchema,
+    target: str,
+    words: dict[str, tuple[str, ...]],
+    settings: Settings,
+) -> list[EncodedPair]:
+    try:
+        pairs = draw_pairs(
+            schema,
+            target,
+            words,
+            entities=settings.entities,
+            samples=settings.samples,
+            seed=settings.seed,
+            queried=settings.queried,
+        )
+        return encode_pairs(model, pairs)
+    except InputError as error:
+        raise InputError(f"{model.name}, task {schema.name!r}: {error}") from error
 
 
 def _right(model: InterpretableModel, rows: list[tuple[list[int], int]]) -> list[bool]:

@@ -281,7 +281,7 @@ def test_every_position(pocket):
 
 
 def test_the_last_position_is_measured_whatever_else_is_patched(pocket):
-    some = {"entities": 5, "samples": 16}
+    some = {"entities": 5, "samples": 16, "layers": [2, 3]}
     alone, among, without = (
         binding_mechanisms(pocket, positions=p, causal=True, **some)[0]
         for p in ([-1], [-3, -1, -2], [-2])
@@ -325,20 +325,70 @@ def test_compare_runs_tasks_and_models_side_by_side(pocket):
     ]  # fmt: skip
     assert found[3].followed.tolist() == found[0].followed.tolist()
     columns, rows = found.rows()
-    assert len(rows) == 4 * 5 and columns[:4] == ["task", "runs", "at", "layer"]
-    assert rows[5][:4] == ["room: person", found[1].kept, -1, 0]
+    assert len(rows) == 4 * 5 and columns[:2] == ["task", "layer"]
+    assert rows[5][:2] == ["room: person", 0]
     assert isinstance(found, BindingResult) and len(found) == 4
 
 
 def test_a_result_is_json_and_a_table(pocket):
-    found = binding_mechanisms(pocket, samples=24, causal=True)
+    found = binding_mechanisms(pocket, samples=16, causal=True)
     assert '"followed"' in found.to_json() and "| layer |" in found.to_markdown()
     assert "the mixture agrees to" in found.summary() and "lexical L3H2 +" in found.summary()
     columns, rows = found.rows()
     row = dict(zip(columns, rows[4], strict=True))
     assert row["layer"] == 4 and row["carried"] == "100%"
     n = found[0].kept
-    assert row["reflexive"] == f"100% ({100 * n / (n + 1.96**2):.0f}–100%)"  # Wilson's, of n in n
+    assert row["reflexive"] == f"100% ({100 * n / (n + 1.96**2):.0f}–100)"  # Wilson's, of n in n
+
+
+def table_of(found, name):
+    columns, rows = found.rows()
+    return [row[columns.index(name)] for row in rows]
+
+
+def test_tables_have_no_empty_columns_and_every_run_is_in_them(pocket):
+    options = {"samples": 12, "layers": [2, 3, 4], "mixture": False}
+    for found in (
+        binding_mechanisms(pocket, entities=8, **options),
+        binding_mechanisms(pocket, entities=8, compare=["room"], **options),
+        binding_mechanisms(pocket, entities=8, positions=[-2, -1], **options),
+    ):
+        columns, rows = found.rows()
+        assert {len(row) for row in rows} == {len(columns)}
+        assert "fit" not in columns and ("at" in columns) == (len(found[0].positions) == 2)
+        told = [name for name in columns if name in (*NAMES, "no effect", "other")]
+        for row in rows:
+            shares = [row[columns.index(name)].partition("%")[0] for name in told]
+            assert sum(map(int, shares)) == pytest.approx(100, abs=3)  # each is rounded
+
+
+@pytest.mark.parametrize("options", [{}, {"compare": ["room"]}, {"positions": [-1, -2]}])
+def test_tables_fit_a_terminal_of_80_columns(pocket, capsys, monkeypatch, options):
+    from mlxray.cli.show import show_result
+
+    monkeypatch.setenv("COLUMNS", "80")
+    found = binding_mechanisms(pocket, samples=16, layers=[3, 4], mixture=not options, **options)
+    show_result(found, json=False, save=None)
+    lines = capsys.readouterr().out.splitlines()
+    runs = sum(len(run.positions) for run in found)
+    assert len(lines[: lines.index("")]) == 2 + 2 * runs  # a heading, a rule, a line for each row
+
+
+def test_other_is_both_kinds_of_other(pocket):
+    found = binding_mechanisms(pocket, entities=4, samples=12, layers=[3], mixture=False)
+    (run,) = found
+    classes = [0, 4, 4, 5, *[3] * (run.kept - 4)]
+    followed = mx.array(classes).reshape(run.kept, 1, 1)
+    assert table_of(BindingResult([replace(run, followed=followed)]), "other") == [
+        f"{3 / run.kept:.0%}"
+    ]
+
+
+def test_a_model_that_lacks_the_words_is_named(pocket):
+    words = {"who": ("Ann", "Bob", "Tom", "Mary", "Hieronymus"), "what": tuple("abcd")}
+    schema = BindingSchema("long", words, "{who} has {what}.", {"who": "Who has {what}?"})
+    with pytest.raises(InputError, match=r"^pocket, task 'long': 4 groups need 5"):
+        binding_mechanisms(pocket, "has", entities=4, samples=4, compare=[schema], mixture=False)
 
 
 def test_a_schema_of_ones_own(pocket):

@@ -14,7 +14,7 @@ from mlxray.analyses.experiments.binding.encoding import encode_pairs, usable_wo
 from mlxray.analyses.experiments.binding.interchange import followed
 from mlxray.analyses.experiments.binding.schemas import find_schema
 from mlxray.errors import InputError
-from mlxray.results.binding import FOLLOWED
+from mlxray.results.binding_run import FOLLOWED
 
 FACT = re.compile(r"(\w+) has the (\w+)\.")
 ASKS_PERSON = re.compile(r"Who has the (\w+)\?$")
