@@ -10,7 +10,7 @@ from mlxray.plugins import Visualizer
 from mlxray.results import LensComparisonResult
 
 from .labels import token_label
-from .matrix import Matrices, largest
+from .matrix import Matrices, largest, too_small
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,10 +59,14 @@ def _matrices(
             ]
         )
     chance = value == "answer_probability"
+    shown = (len(result.layers), len(result.positions) - first)
+    read_off = (
+        "by point and layer" if too_small(shown) else "most likely next token, by point and layer"
+    )
     return Matrices(
         panels=panels,
         rows=result.layers,
-        title="Lenses: most likely next token, by point and layer" if title is None else title,
+        title=f"Lenses: {read_off}" if title is None else title,
         note=_note(result, first),
         unit=VALUES[value],
         across="prompt token read",
@@ -86,9 +90,13 @@ def _with_gaps(
 
 def _note(result: LensComparisonResult, first: int) -> str:
     answers = result.answer_texts[first:]
-    if len(set(answers)) == 1:
-        return f"answer: {token_label(answers[0], 30)}"
-    return "answer: what the model itself finds most likely there"
+    same = len(set(answers)) == 1
+    answer = (
+        token_label(answers[0], 30) if same else "what the model itself finds most likely there"
+    )
+    count = len(result.positions)
+    part = f"; the last {count - first} of {count} tokens read" if first else ""
+    return f"answer: {answer}{part}"
 
 
 @visualizer(LensComparisonResult, backend="matplotlib")

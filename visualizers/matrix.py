@@ -85,8 +85,12 @@ class Matrices:
         value = float(self.panels[panel][1][row, column])
         if self.texts is None:
             return cell_text(value, self.shape)
-        small = self.shape[1] > _COLUMNS or self.shape[0] > _ROWS
-        return "" if small else self.texts[panel][row][column]
+        return "" if self.small else self.texts[panel][row][column]
+
+    @property
+    def small(self) -> bool:
+        """Whether cells are too small for what would stand in them."""
+        return too_small(self.shape)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -121,9 +125,14 @@ def largest(values: NDArray[np.float64]) -> float:
     return top or 1.0
 
 
+def too_small(shape: tuple[int, int]) -> bool:
+    """Whether a panel of that many rows and columns has cells too small for texts."""
+    return shape[1] > _COLUMNS or shape[0] > _ROWS
+
+
 def cell_text(value: float, shape: tuple[int, int]) -> str:
     """The number in a cell; nothing where cells are too small for it."""
-    if shape[1] > _COLUMNS or shape[0] > _ROWS:
+    if too_small(shape):
         return ""
     if not math.isfinite(value):
         return "n/a"

@@ -14,6 +14,9 @@ from .matrix import Matrices
 from .measure import labelled
 from .plotly_figure import framed, positions
 
+#: With more rows or columns than this there are no lines between them.
+_WITH_LINES = 64
+
 
 def draw(matrices: Matrices, figsize: tuple[float, float] | None) -> Any:
     """One map per panel, one colour bar."""
@@ -88,6 +91,7 @@ def heat(matrices: Matrices, panel: int) -> Any:
             for layer, row in zip(matrices.rows, values, strict=True)
         ],
         hoverinfo="text",
-        xgap=1,
-        ygap=1,
+        # Lines between cells of a few pixels would take most of their colour.
+        xgap=int(columns <= _WITH_LINES),
+        ygap=int(rows <= _WITH_LINES),
     )

@@ -231,6 +231,20 @@ def test_pictures(on_pocket, value):
     assert figure.data[0].text[-1][-1] == "␣Paris"
 
 
+def test_pictures_say_what_they_leave_out(pocket, on_pocket):
+    some, every = (
+        on_pocket.plot(backend="matplotlib", max_display_tokens=n).get_suptitle() for n in (4, 12)
+    )
+    assert "the last 4 of 6 tokens read" in some and "tokens read" not in every
+    # Cells of 20 columns are too small for words, so the title does not promise any.
+    long = pocket.lens_comparison("John has a dog. Mary has a cat. " * 3, layers=[0, 4])
+    for backend in ("matplotlib", "plotly"):
+        figure = long.plot(backend=backend, max_display_tokens=20)
+        heading = figure.get_suptitle() if backend == "matplotlib" else figure.layout.title.text
+        assert "Lenses: by point and layer" in heading
+        assert "the last 20 of" in heading or "the last 20 of" in figure.layout.title.subtitle.text
+
+
 def test_pictures_of_hostile_tokens(on_pocket):
     from dataclasses import replace
 

@@ -125,3 +125,10 @@ def test_files(tmp_path):
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "<b>x</b> 0" not in page
     assert "\\<b" not in (tmp_path / "a.md").read_text(encoding="utf-8")
+
+
+def test_lines_between_cells_do_not_cover_a_long_prompt():
+    (few,) = ablation().plot(backend="plotly").data
+    long = {"positions": list(range(200)), "tokens": [" a"] * 200}
+    (many,) = ablation(np.zeros((2, 200)) + 0.1, **long).plot(backend="plotly").data
+    assert (few.xgap, few.ygap) == (1, 1) and (many.xgap, many.ygap) == (1, 0)
