@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,17 +11,17 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.arrays import nested, number
-from mlxray.errors import AnalysisError, InputError
+from mlxray.errors import InputError
 from mlxray.generation.prompts import context_length
 from mlxray.tokens import Batch
 
 from ..causal.grid import make_grid
-from ..causal.measure import Measure, bind, last_logits
+from ..causal.measure import last_logits
 from ..causal.patches import Cell, axes
 from ..causal.sources import token_means
 from ..causal.sweep import Sweep
-from ..metrics.common import compared, picked
 from ..prompts import token_texts
+from .mean_ablation_measure import bound_measure, check_logits
 from .mean_ablation_settings import Settings
 
 #: Address → mean.
@@ -99,9 +99,9 @@ class Ablation:
         if len(set(self.grid.cells)) < len(self.grid.cells):
             raise InputError("a layer or a position is named twice.")
         logits = last_logits(model, self.batch)
-        _check_logits(logits[None], ["with nothing ablated"])
+        check_logits(logits[None], ["with nothing ablated"])
         self.target = int(number(mx.argmax(logits)))
-        self.measure = _measure(model, settings, logits)
+        self.measure = bound_measure(model, settings, logits)
         self.base_score = float(nested(self.measure.rows(logits[None]))[0])
         self._own = dict(model.activations(self.batch, self.grid.addresses).items())
         if means is None and settings.source != "zero":
@@ -192,7 +192,7 @@ class Ablation:
         cells = [self.grid.cells[i] for i in todo]
         for indices, logits in self._sweep.logits(cells, self._values, naive=naive):
             places = [f"with {_place(cells[i])} ablated" for i in indices]
-            _check_logits(logits[:, 0], places)
+            check_logits(logits[:, 0], places)
             scores: list[float] = nested(self.measure.rows(logits[:, 0]))
             for i, score in zip(indices, scores, strict=True):
                 yield self._cell(todo[i], score)
@@ -245,35 +245,3 @@ def _place(cell: Cell) -> str:
     if patch.head is not None:
         return f"head {patch.head} of layer {patch.layer}"
     return f"layer {patch.layer}, position {patch.position}"
-
-
-def _check_logits(logits: mx.array, places: Sequence[str]) -> None:
-    """Refuse rows (N, V) that are no distribution; minus infinity for some tokens is allowed."""
-    totals: list[bool] = nested(mx.isfinite(mx.logsumexp(logits.astype(mx.float32), axis=-1)))
-    for place, fine in zip(places, totals, strict=True):
-        if not fine:
-            raise AnalysisError(f"the model's logits {place} are not finite numbers.")
-
-
-def _measure(model: InterpretableModel, settings: Settings, logits: mx.array) -> Measure:
-    if settings.metric is None:
-        return bind(model, probability, logits, logits)
-    try:
-        return bind(model, settings.metric, logits, logits, settings.metric_kwargs)
-    except (InputError, AnalysisError) as error:
-        if "NaN" not in str(error) and not isinstance(error, AnalysisError):
-            raise  # its keywords are at fault
-        raise InputError(
-            f"{error} An ablation has no corrupted run, so a metric gets the unablated logits in "
-            "its place: one that divides by their difference cannot be used; kl_divergence, "
-            "cross_entropy_diff, prob_diff or a function of your own can."
-        ) from error
-
-
-def probability(
-    patched: mx.array, clean: mx.array, corrupted: mx.array, *, per_example: bool = False
-) -> mx.array | float:
-    """Probability of the token that is likeliest with nothing ablated, (B,) or its mean."""
-    rows, base = compared(patched, clean)
-    found = picked(mx.softmax(rows, axis=-1), mx.argmax(base, axis=-1))
-    return found if per_example else number(mx.mean(found))
