@@ -7,12 +7,12 @@ from weakref import WeakKeyDictionary
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arrays import number
 from mlxray.edits import Edit
 from mlxray.errors import AnalysisError
 from mlxray.layout import Layout
 from mlxray.run import Run
 
+from ..causal.compare import relative_error
 from .cuts import Cut, score_address, without
 
 #: Logits that differ by less than this share of the largest are the same but for rounding.
@@ -68,5 +68,4 @@ def _logits(layout: Layout, ids: list[int], cut_at: list[str] | None = None) -> 
 
 
 def _same(first: mx.array, second: mx.array) -> bool:
-    error, size = mx.max(mx.abs(first - second)), mx.max(mx.abs(first))
-    return number(error) <= ROUNDING * number(size)
+    return relative_error(second, first) <= ROUNDING

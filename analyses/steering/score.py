@@ -163,4 +163,5 @@ class Scores:
 
 
 def _finite(logits: mx.array) -> bool:
-    return bool(mx.all(mx.isfinite(logits)).item())
+    """Whether they give probabilities: a token that the model rules out has minus infinity."""
+    return math.isfinite(number(mx.logsumexp(logits.astype(mx.float32))))

@@ -16,6 +16,7 @@ from mlxray.instrument import own_class
 from mlxray.layout import Layout
 from mlxray.run import Run
 
+from ..causal.compare import relative_error
 from .ablation import ablate_stream, unit
 
 #: Names of the projection that a state space, a convolution or the like ends with.
@@ -161,13 +162,15 @@ def _writers(layout: Layout) -> list[tuple[str, nn.Module, bool]]:
                 )
         for part, ends in (
             (roles.attn, (roles.out_proj,)),
-            (roles.mlp, (roles.down_proj.rpartition(".")[2], *_EXPERTS_OUT)),
+            (roles.mlp, (roles.down_proj.rpartition(".")[2],)),
             (roles.mixer, _MIXER_OUT),
         ):
             if part is None:
                 continue
             inside = f"{block}.{part}" if part else block
             found |= dict.fromkeys(_ending(layout, inside, ends), False)
+            if part == roles.mlp:
+                found |= dict.fromkeys(_experts(layout, inside, ends[0]), False)
     for path in found:
         layout.need(path)
     return [(path, layout.modules[path], tied) for path, tied in found.items()]
@@ -189,6 +192,15 @@ def _ending(layout: Layout, inside: str, ends: tuple[str, ...]) -> list[str]:
         for path in layout.modules
         if path.startswith(inside + ".") and any(f".{path}".endswith(f".{end}") for end in ends)
     ]
+
+
+def _experts(layout: Layout, inside: str, last: str) -> list[str]:
+    """Last projections of experts that call it otherwise than `last`.
+
+    Beside a `last` such a name is another matrix: Qwen's ``w2`` goes up, to ``c_proj``.
+    """
+    paths = _ending(layout, inside, _EXPERTS_OUT)
+    return [path for path in paths if f"{path.rpartition('.')[0]}.{last}" not in layout.modules]
 
 
 def _is_embedding(module: nn.Module) -> bool:
@@ -240,7 +252,7 @@ def _try(model: InterpretableModel, r: mx.array, expected: mx.array) -> None:
                 f"({left:.2g} of the stream): something else writes to it. Use ablate_stream()."
             )
     logits = model.run_with_hooks(_tokens(model))
-    error = number(mx.max(mx.abs(logits - expected)) / mx.max(mx.abs(expected)))
+    error = relative_error(logits, expected)
     if not error <= _LEFT.get(logits.dtype, 1e-4):
         raise EditError(
             "the projected weights do not give what the projection at inference gives (the logits "

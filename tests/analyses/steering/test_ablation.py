@@ -16,7 +16,8 @@ from mlxray.testing.zoo import small_model
 
 PROMPT = [5, 17, 3, 9, 44, 21]
 #: Untied and tied tables (one beside a head that is never called), biases and learned positions,
-#: parallel sub-layers, scales, experts, state spaces, linear recurrences.
+#: parallel sub-layers, scales, experts, state spaces, linear recurrences, an MLP whose ``w2`` goes
+#: up, logits of minus infinity.
 EDITABLE = (
     "llama",
     "llama/tied",
@@ -31,6 +32,8 @@ EDITABLE = (
     "mamba",
     "nemotron_h",
     "recurrent_gemma",
+    "qwen",
+    "phi3small",
 )
 
 
@@ -78,9 +81,11 @@ def test_projection_at_every_writer_equals_the_weight_edit(make, direction, name
         edited = model.run_with_hooks(PROMPT)
         share = stream_share(model, r)
         assert edit.paths
-    scale = max(1.0, mx.max(mx.abs(plain)).item())
+    seen = np.isfinite(plain)  # phi3small rules some tokens out
+    scale = max(1.0, np.abs(plain)[seen].max())
     np.testing.assert_allclose(edited, projected, atol=1e-4 * scale)
-    assert mx.max(mx.abs(edited - plain)).item() > 1e-2 * scale  # the edit does something
+    moved = np.abs(np.array(edited)[seen] - np.array(plain)[seen])
+    assert moved.max() > 1e-2 * scale  # the edit does something
     assert share < 1e-5
     after = snapshot(model)
     assert before.keys() == after.keys()

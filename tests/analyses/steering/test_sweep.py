@@ -372,6 +372,22 @@ def test_a_model_whose_numbers_are_none_is_named():
         model.steering_sweep(PROMPTS, vector=vector, target=3, neutral=NEUTRAL_IDS)
 
 
+def test_tokens_that_a_model_rules_out_are_no_fault_of_it():
+    model = InterpretableModel(small_model("phi3small", seed=3))
+    prompt = [5, 17, 3]
+    assert mx.any(mx.isinf(model.run_with_hooks(prompt))).item()
+    vector = steering_vector(model, [[5, 17]], [[5, 18]])
+    result = model.steering_sweep(
+        prompt, vector=vector, target=3, other=4, strengths=[0.5], neutral=[[3, 1, 4, 1]]
+    )
+    for row, layer in enumerate(result.layers):
+        logits = model.run_with_hooks(prompt, vector.at(0.5, layers=layer))[0, -1]
+        assert result.score[row, 0].item() == pytest.approx(
+            (logits[3] - logits[4]).item(), abs=1e-4
+        )
+    assert not result.not_finite
+
+
 def test_on_the_command_line(capsys, tmp_path):
     from mlxray.cli import main
 
