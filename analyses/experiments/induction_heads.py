@@ -45,8 +45,8 @@ def induction_heads(
     A block of random tokens comes several times; only what came before tells the later copies.
     Every head is scored by its attention: from a token of a later copy to those *behind* its
     earlier occurrences, together (prefix matching), and by whether it raises what it attends to
-    (copying). Then the best heads are switched off at ``z``, at all positions, and the loss on the later
-    copies is compared with the model's own and with that of as many other heads.
+    (copying). Then the best heads are switched off at ``z``, at all positions, and the loss on
+    the later copies is compared with the model's own and with that of as many other heads.
 
     Args:
         model: The model.
