@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -58,7 +59,7 @@ class InterpretableModel:
 
     def __init__(
         self,
-        model: nn.Module | str,
+        model: nn.Module | str | os.PathLike[str],
         tokenizer: Any = None,
         layer_attr: str = "layers",
         embedding_path: str | None = None,
@@ -69,6 +70,8 @@ class InterpretableModel:
         lora_path: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
+        if isinstance(model, os.PathLike):
+            model = os.fspath(model)
         self.name = model if isinstance(model, str) else type(model).__module__.split(".")[-1]
         if isinstance(model, str):
             model, loaded = load(model, lora_path=lora_path, trust_remote_code=trust_remote_code)

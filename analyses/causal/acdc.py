@@ -81,13 +81,13 @@ def acdc(
         for receiver, count in zip(graph.receivers, graph.upstream, strict=True)
         if _tried(receiver, components, wanted)
     ]
-    bar = tqdm(total=sum(count for _, count in order), desc="acdc", disable=not verbose)
+    total = sum(count for _, count in order)
     current = _values(ground, [list(kept)])[0]
-    for receiver, count in reversed(order):
-        waiting = [s for s in reversed(graph.senders[:count]) if _tried(s, components, None)]
-        current = _prune(ground, kept, receiver, waiting, threshold, current)
-        bar.update(count)
-    bar.close()
+    with tqdm(total=total, desc="acdc", disable=not verbose) as bar:
+        for receiver, count in reversed(order):
+            waiting = [s for s in reversed(graph.senders[:count]) if _tried(s, components, None)]
+            current = _prune(ground, kept, receiver, waiting, threshold, current)
+            bar.update(count)
     edges = connected([(s, r, loss) for (s, r), loss in kept.items()])
     result = CircuitResult(edges, threshold, len(graph.edges), method="ACDC")
     result.faithfulness = ground.faithfulness((s, r) for s, r, _ in edges)

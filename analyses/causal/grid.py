@@ -203,6 +203,8 @@ def make_grid(
     name = block_component(component)
     if (by == "feature") != (dictionary is not None):
         raise InputError('by="feature" and a dictionary belong together.')
+    if features is not None and dictionary is None:
+        raise InputError('features are those of a dictionary: give it, with by="feature".')
     wanted = layers_with(model, name, layers)
     head_axis, position_axis = axes(name)
     apart_by = {"neuron": -1, "feature": -1}.get(by, head_axis if by.startswith("head") else None)

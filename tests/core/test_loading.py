@@ -92,6 +92,7 @@ def test_a_folder_loads(tmp_path: Path, shards: int) -> None:
     assert model.tokenizer is None
     close(model.run_with_hooks(IDS), forward(model.model, IDS)[0])
     assert model.name == str(tmp_path / "model")
+    assert InterpretableModel(tmp_path / "model").name == model.name
 
 
 def test_from_pretrained_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

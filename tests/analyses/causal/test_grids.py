@@ -196,6 +196,8 @@ def test_features_of_a_dictionary_one_at_a_time(exact):
             assert effect == pytest.approx(recovered(model, logits), abs=2e-5)
     with pytest.raises(InputError, match="belong together"):
         activation_patching(model, CLEAN, CORRUPTED, by="feature")
+    with pytest.raises(InputError, match="features are those of a dictionary"):
+        activation_patching(model, CLEAN, CORRUPTED, features=[1, 2])
 
 
 def test_tokens_of_a_metric_may_be_text():
