@@ -97,13 +97,14 @@ def _effects(result: TurnEffectsResult, cmap: str, title: str | None) -> Bars | 
 def _bars_size(content: Bars) -> tuple[float, float]:
     """Inches, with room below the bars for what the turns say."""
     width, height = content.size
-    return max(width, 7.0), height + 0.08 * max(map(len, content.names))
+    return max(width, 7.0), height - 1.0 + 0.08 * max(map(len, content.names))
 
 
 def _plotly_size(content: Bars | Matrices) -> tuple[float, float]:
     """Inches: plotly takes the room for long labels from the picture itself."""
     if isinstance(content, Bars):
-        return _bars_size(content)
+        width, height = _bars_size(content)
+        return width, height + 1.0
     width, height = content.size
     labels = max(len(str(row)) for row in content.rows)
     return max(width + 0.09 * labels, 8.5), max(height + 1.0, 5.0)

@@ -223,6 +223,9 @@ class _Shift:
         self._spread = mx.expand_dims(shift, tokens_axis(address) - 1)
         mx.eval(self._spread)
 
+    def __repr__(self) -> str:
+        return f"<{self.label} of a vector of {self._model} at {self._address}>"
+
     def __call__(self, activation: mx.array) -> mx.array:
         _check_shape(self._address, self._shift, activation, self._model)
         return (activation + self._spread).astype(activation.dtype)

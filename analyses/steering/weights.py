@@ -87,6 +87,10 @@ class WeightEdit:
             object.__setattr__(module, "__class__", own)
         self._changes, self._classes = [], []
 
+    def __repr__(self) -> str:
+        state = f"of {len(self.paths)} parameters" if self._changes or self._classes else "undone"
+        return f"<WeightEdit {state}>"
+
     def __enter__(self) -> WeightEdit:
         return self
 

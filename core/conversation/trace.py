@@ -64,6 +64,10 @@ class ConversationTrace:
     ) -> None:
         self.trace.__exit__(kind, error, traceback)
 
+    def __repr__(self) -> str:
+        roles, tokens = ", ".join(self.turns.roles), len(self.dialogue.ids)
+        return f"<ConversationTrace of {self.model.name}: {tokens} tokens; turns {roles}>"
+
     @property
     def turns(self) -> TurnList:
         """Which tokens each message became."""

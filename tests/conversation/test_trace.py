@@ -177,6 +177,7 @@ def test_integers_of_any_kind_name_a_layer_and_a_head(
         pass
     one = trace.cross_turn_attention(np.int64(1), np.int32(2))
     assert mx.array_equal(one, trace.cross_turn_attention(1, 2))
+    assert repr(trace).startswith("<ConversationTrace of pocket: 37 tokens; turns user, assistant")
     result = trace.to_result(np.int64(1), range(2))
     assert (result.layers, result.heads) == ([1], [0, 1])
 

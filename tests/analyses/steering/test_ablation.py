@@ -116,6 +116,7 @@ def test_pocket_weights_and_back(pocket):
     r = steering_vector(pocket, *prompts, layers=0, point="resid_pre").direction()
     before = snapshot(pocket)
     handle = orthogonalize_weights(pocket, r)
+    assert "11 parameters" in repr(handle)
     logits = [pocket.run_with_hooks(p + " is")[0, -1] for p in prompts]
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-3)
     handle.undo()

@@ -203,6 +203,7 @@ def test_a_strength_or_a_layer_that_cannot_be(make):
 def test_layers_may_be_counted_from_the_end(make):
     made = steering_vector(make("llama"), POSITIVE, NEGATIVE, layers=-1)
     assert made.addresses(-1) == made.addresses() == [LAST]
+    assert f"strength 0.5 of a vector of {made.model} at {LAST}" in repr(made.at(0.5))
     assert mx.array_equal(made.direction(-1), made.direction())
 
 
