@@ -6,7 +6,8 @@ from .ablation import ablate_direction, ablate_stream, stream_writers
 from .build import steering_vector
 from .probe import Probe, contrast_probe, only_while
 from .vector import SteeringVector
-from .weights import WeightEdit, orthogonalize_weights
+from .weight_edit import WeightEdit
+from .weights import orthogonalize_weights
 
 __all__ = [
     "Probe",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
 from ..errors import InputError
@@ -35,6 +37,23 @@ def between_turns(
     # 0 / 0 is NaN: the mean of nothing.
     total = member @ pattern.astype(mx.float32) @ member.T / counts[:, None]
     return total / counts[None] if keys == "mean" else total
+
+
+def mean_of_heads(matrix: mx.array, heads: Sequence[int] | None) -> mx.array:
+    """(H, T, T) averaged over some heads, or all.
+
+    Raises:
+        InputError: for an empty list, or a head that is not there.
+    """
+    if heads is None:
+        return matrix.mean(axis=0)
+    count = matrix.shape[0]
+    for head in heads:
+        if not -count <= head < count:
+            raise InputError(f"there is no head {head}: the layer has {count} (0 to {count - 1}).")
+    if not heads:
+        raise InputError("the list of heads is empty; leave it out for all heads.")
+    return matrix[mx.array([head % count for head in heads])].mean(axis=0)
 
 
 def _membership(turns: TurnList, tokens: int, content_only: bool) -> mx.array:

@@ -15,7 +15,7 @@ from ..points import AddressLike
 from ..results.conversation import ConversationResult
 from ..tokens import whole_number
 from ..trace import Trace
-from .attention import between_turns
+from .attention import between_turns, mean_of_heads
 from .dialogue import describe, model_dialogue
 from .messages import Messages
 from .turns import TurnList
@@ -177,7 +177,7 @@ class ConversationTrace:
         """
         layers, heads = _several(layer, "a layer"), _several(head, "a head")
         found = self.turn_attention(layers, keys=keys, content_only=content_only)
-        return mx.stack([_mean_of(matrix, heads) for matrix in found.values()]).mean(axis=0)
+        return mx.stack([mean_of_heads(matrix, heads) for matrix in found.values()]).mean(axis=0)
 
     def to_result(
         self,
@@ -222,18 +222,6 @@ def _several(value: Any, name: str) -> list[int] | None:
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
         return [whole_number(each, name) for each in value]
     return [whole_number(value, name)]
-
-
-def _mean_of(matrix: mx.array, heads: Sequence[int] | None) -> mx.array:
-    if heads is None:
-        return matrix.mean(axis=0)
-    count = matrix.shape[0]
-    for head in heads:
-        if not -count <= head < count:
-            raise InputError(f"there is no head {head}: the layer has {count} (0 to {count - 1}).")
-    if not heads:
-        raise InputError("the list of heads is empty; leave it out for all heads.")
-    return matrix[mx.array([head % count for head in heads])].mean(axis=0)
 
 
 def conversation_trace(
