@@ -259,6 +259,21 @@ def test_what_the_model_answers_wrongly_is_left_out_and_counted(pocket):
     assert 0 < len(both) < right < 24
 
 
+def test_controls_are_those_that_the_model_answers(pocket):
+    (run,) = binding_mechanisms(pocket, samples=25, layers=[4], mixture=False, seed=3)
+    schema, controls = SCHEMAS["has"], []
+    for pair in draw_pairs(schema, "person", schema.words, entities=5, samples=25, seed=3):
+        said = [
+            pocket.decode([int(mx.argmax(pocket.run_with_hooks(text)[0, -1]).item())]).strip()
+            for text in (pair.base, pair.counterfactual, pair.control)
+        ]
+        if said[:2] == [pair.candidates[pair.asked], pair.candidates[pair.reflexive]]:
+            controls.append(said[2] == pair.absent)
+    assert (run.kept, run.controls) == (len(controls), sum(controls)) and not all(controls)
+    # Behind the last layer is the answer itself, in each of them.
+    assert run.carried == [1.0]
+
+
 def test_what_it_takes_is_said_first(pocket, capsys):
     (run,) = binding_mechanisms(
         pocket, samples=4, layers=[2, 3], mixture=False, causal=True, verbose=True
@@ -334,6 +349,8 @@ def test_a_result_is_json_and_a_table(pocket):
     found = binding_mechanisms(pocket, samples=16, causal=True)
     assert '"followed"' in found.to_json() and "| layer |" in found.to_markdown()
     assert "the mixture agrees to" in found.summary() and "lexical L3H2 +" in found.summary()
+    # The last layer's runs follow as much, but they carry the answer: no pointer.
+    assert "runs patched at layer 3: " in found.summary() and found[0].mixture.layer == 3
     columns, rows = found.rows()
     row = dict(zip(columns, rows[4], strict=True))
     assert row["layer"] == 4 and row["carried"] == "100%"
