@@ -131,10 +131,10 @@ class Probe:
         changed = with_content(self._messages, self._index, self._content)
         changed[self._index]["tool_calls"] = _renamed(calls, self._mark)
         text = self._template.attempt(changed, generation=self._generation)
-        if text is None or text.count(self._mark) != 1:
+        if text is None or text.replace(self._mark, "") != self._whole or self._mark not in text:
             return None
         at = text.index(self._mark)
-        return Span(at, at) if text.replace(self._mark, "") == self._whole else None
+        return Span(at, at)
 
     def _empty(self) -> Span:
         """Where content would stand that is not there.

@@ -73,6 +73,21 @@ def test_hostile_templates(template: str, named: str):
         detect_turns(tokenizer_for(template), [user("a b")])
 
 
+def test_calls_that_cannot_be_placed():
+    """A template that leaves the call out, or acts upon its name; calls in a form of no one's."""
+    said = "{% for m in messages %}<{{ m.role }}>{% if m.tool_calls %}CALL{% else %}"
+    plain = f"{said}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
+    named = plain.replace("CALL", "{{ m.tool_calls[0].name | length }}")
+    for template, calls in ((plain, [{"name": "f"}]), (named, [{"name": "f"}]), (plain, ["f"])):
+        messages = [user("q"), {"role": "assistant", "tool_calls": calls}, user("a")]
+        with pytest.raises(InputError, match=r"message 1 .role 'assistant'., which is empty"):
+            detect_turns(tokenizer_for(template), messages)
+    twice = plain.replace("CALL", "{{ m.tool_calls[0].name }}, {{ m.tool_calls[0].name }}")
+    messages = [user("q"), {"role": "assistant", "tool_calls": [{"name": "f"}]}, user("a")]
+    turn = detect_turns(tokenizer_for(twice), messages)[1]
+    assert turn.n_content_tokens == 0 and turn.n_total_tokens > 4
+
+
 def test_contents_without_a_border():
     template = "{% for message in messages %}{{ message.content }}{% endfor %}"
     joined = tokenizer_for(template)
