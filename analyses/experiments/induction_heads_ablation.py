@@ -10,6 +10,7 @@ import mlx.nn as nn
 from tqdm import tqdm
 
 from mlxray import InterpretableModel
+from mlxray.display import counted
 from mlxray.errors import AnalysisError
 from mlxray.results import InductionResult
 from mlxray.results.induction import MATCHING, HeadAblation
@@ -83,8 +84,8 @@ def ablated_losses(
             mx.eval(own)
             sweep = Sweep(model, row, positions=range(length - 1))
             if not (silent or sample):
-                runs = f"{len(batch.lengths)} samples, {len(ways)} ways"
-                bar.write(f"{runs}, for each of both: {sweep.plan(cells)}")
+                times = f"{counted(len(batch.lengths), 'sample')} × {counted(len(ways), 'way')}"
+                bar.write(f"{times}, each: {sweep.plan(cells)}")
             for way in ways:
                 values = _values(activations, way, sample)
                 losses = mx.zeros((len(cells), length - 1))

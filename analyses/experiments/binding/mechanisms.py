@@ -73,12 +73,18 @@ def binding_mechanisms(
         verbose: Say what the run takes, and show its progress.
 
     Raises:
-        InputError: for an unknown schema or role, too many entities for the words or the context,
-            or answers of several tokens.
+        InputError: for an unknown schema or role, a single thing to compare with that is not in
+            a list, too many entities for the words or the context, or answers of several tokens.
         AnalysisError: if the model answers no pair of prompts rightly.
     """
     if exact not in get_args(Exact):
         raise InputError(f"exact={exact!r}: {nearest(str(exact), get_args(Exact))}")
+    if isinstance(compare, (str, BindingSchema, InterpretableModel)):
+        shown = repr(compare) if isinstance(compare, str) else "…"
+        raise InputError(f"compare is a list: write compare=[{shown}].")
+    for name, value in (("entities", entities), ("samples", samples)):
+        if not hasattr(value, "__index__"):
+            raise InputError(f"{name} is a whole number; got {value!r}.")
     settings = Settings(
         target=target,
         entities=entities,

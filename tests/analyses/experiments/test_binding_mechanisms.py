@@ -349,7 +349,6 @@ def test_a_result_is_json_and_a_table(pocket):
     found = binding_mechanisms(pocket, samples=16, causal=True)
     assert '"followed"' in found.to_json() and "| layer |" in found.to_markdown()
     assert "the mixture agrees to" in found.summary() and "lexical L3H2 +" in found.summary()
-    # The last layer's runs follow as much, but they carry the answer: no pointer.
     assert "runs patched at layer 3: " in found.summary() and found[0].mixture.layer == 3
     columns, rows = found.rows()
     row = dict(zip(columns, rows[4], strict=True))
@@ -401,6 +400,15 @@ def test_other_is_both_kinds_of_other(pocket):
     ]
 
 
+def test_the_layer_that_is_told_is_that_of_a_pointer_not_of_the_answer(pocket):
+    (run,) = binding_mechanisms(pocket, entities=4, samples=12, layers=[3, 4], mixture=False)
+    # Fewer follow the word in layer 3 than the answer in layer 4, which they carry.
+    classes = [[1 if i else 5, 2] for i in range(run.kept)]
+    run = replace(run, followed=mx.array(classes).reshape(run.kept, 1, 2), carried=[0.0, 1.0])
+    assert "patched at layer 3: " in BindingResult([run]).summary()
+    assert "patched at layer 4: " in BindingResult([replace(run, carried=[0.0, 0.1])]).summary()
+
+
 def test_a_model_that_lacks_the_words_is_named(pocket):
     words = {"who": ("Ann", "Bob", "Tom", "Mary", "Hieronymus"), "what": tuple("abcd")}
     schema = BindingSchema("long", words, "{who} has {what}.", {"who": "Who has {what}?"})
@@ -438,6 +446,10 @@ def test_too_few_cases_for_a_mixture_are_said(pocket):
         ({"positions": []}, InputError, "count from the end"),
         ({"exact": "fast"}, InputError, "exact='fast'"),
         ({"compare": [3]}, InputError, "compare takes models and tasks; got int"),
+        ({"compare": "room"}, InputError, r"compare is a list: write compare=\['room'\]"),
+        ({"compare": SCHEMAS["room"]}, InputError, "compare is a list"),
+        ({"entities": 5.5}, InputError, "entities is a whole number; got 5.5"),
+        ({"samples": "9"}, InputError, "samples is a whole number; got '9'"),
         ({"schema": "put", "samples": 4}, AnalysisError, "answers 0% of 4 base prompts of 'put'"),
     ],
 )
