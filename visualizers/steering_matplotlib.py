@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _SIZE = 9
 _COSTS = "Reds"
-_COST = "neutral perplexity over unsteered"
+COST = "neutral perplexity over unsteered"
 #: With more layers than this a scale of colours stands for the legend.
 _LEGEND = 14
 
@@ -63,7 +64,7 @@ def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None
     bar.ax.yaxis.set_major_locator(FixedLocator([np.log10(t) for t in ticks]))
     bar.ax.set_yticklabels([f"{t:g}×" for t in ticks])
     bar.ax.minorticks_off()
-    bar.set_label(_COST, fontsize=_SIZE)
+    bar.set_label(COST, fontsize=_SIZE)
     hatched = " (hatched: past the limit of cost)" if sweep.dear.any() else ""
     left.set_title(f"score{hatched}", fontsize=_SIZE)
     right.set_title("cost", fontsize=_SIZE)
@@ -84,6 +85,18 @@ def cost_ticks(sweep: Sweep) -> list[float]:
     near = [1, 1.1, 1.2, 1.5, 2, 3, 5]
     steps = near if top <= 8 else [1, 2, 5, 10, 20, 50, 100] if top <= 150 else [1, 10, 100, 1000]
     return [float(s) for s in steps if s <= top * 1.0001]
+
+
+def curve_ticks(sweep: Sweep) -> list[float]:
+    """Round costs from the smallest to the largest, at most eight: as fine as that allows."""
+    finite = [*sweep.cost[np.isfinite(sweep.cost)], sweep.limit, 1.0]
+    low, high = min(finite) * 0.999, max(finite) * 1.001
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 1.1, 1.2, 1.3, 1.5, 2, 3, 5, 7, 8, 9), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
+        ticks = [step * 10.0**n for n in decades for step in steps if low <= step * 10.0**n <= high]
+        if len(ticks) <= 8:
+            return ticks
+    return ticks[:: math.ceil(len(ticks) / 8)]
 
 
 def _extend(sweep: Sweep) -> str:
@@ -148,7 +161,7 @@ def draw_curves(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | N
     """Score and cost against the strength, a line for each layer."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import NullFormatter
 
     figure, face = picture(*(figsize or (9.5, 4.2))), _face(sweep)
     left, right = figure.subplots(1, 2)
@@ -192,9 +205,10 @@ def draw_curves(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | N
                 fillstyle="none",
             )
     right.set_yscale("log")
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}×"))
+    ticks = curve_ticks(sweep)
+    right.set_yticks(ticks, [f"{tick:,g}×" for tick in ticks])
     right.yaxis.set_minor_formatter(NullFormatter())
-    for axes, name in ((left, sweep.unit), (right, _COST)):
+    for axes, name in ((left, sweep.unit), (right, COST)):
         axes.set_xlabel(sweep.across, fontsize=_SIZE)
         axes.set_ylabel(face.text(name), fontsize=_SIZE, **face.options)
         axes.tick_params(labelsize=_SIZE)

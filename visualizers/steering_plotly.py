@@ -15,9 +15,7 @@ from .labels import plotly_text
 from .measure import labelled
 from .plotly_figure import framed, positions
 from .steering import Sweep, cost_text, score_text
-from .steering_matplotlib import cost_ticks, line_colors, score_colors
-
-_COST = "perplexity over unsteered"
+from .steering_matplotlib import COST, cost_ticks, curve_ticks, line_colors, score_colors
 
 
 def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None) -> Any:
@@ -62,7 +60,7 @@ def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None
         )
         axis = figure.layout[f"xaxis{column if column > 1 else ''}"]
         bar: dict[str, Any] = {"x": axis.domain[1] + 0.01, "xanchor": "left", "thickness": 14}
-        bar["title"] = {"text": plotly_text(sweep.unit if column == 1 else _COST), "side": "right"}
+        bar["title"] = {"text": plotly_text(sweep.unit if column == 1 else COST), "side": "right"}
         if column == 2:
             ticks = cost_ticks(sweep)
             bar["tickvals"] = [math.log10(t) for t in ticks]
@@ -176,5 +174,7 @@ def draw_curves(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | N
     figure.update_layout(legend={"title": {"text": "layer"}, "traceorder": "reversed"})
     figure.update_xaxes(title={"text": sweep.across})
     figure.update_yaxes(title={"text": plotly_text(sweep.unit)}, row=1, col=1)
-    figure.update_yaxes(title={"text": _COST}, type="log", row=1, col=2)
+    ticks = curve_ticks(sweep)
+    figure.update_yaxes(title={"text": COST}, type="log", row=1, col=2)
+    figure.update_yaxes(tickvals=ticks, ticktext=[f"{tick:,g}×" for tick in ticks], row=1, col=2)
     return figure

@@ -109,6 +109,27 @@ def test_extremes_draw_without_a_warning(backend, view, tmp_path):
                 figure.to_html()
 
 
+@pytest.mark.parametrize(
+    ("smallest", "largest", "expected"),
+    [
+        (0.98, 1.25, ["1×", "1.1×", "1.2×"]),
+        (0.75, 7.5, ["1×", "2×", "3×", "5×"]),
+        (1.0, 90.0, ["1×", "2×", "3×", "5×", "10×", "20×", "30×", "50×"]),
+        (1.0, 1e30, ["1×", "10,000×", *(f"1e+{n:02}×" for n in range(8, 30, 4))]),
+    ],
+)
+def test_costs_of_curves_can_be_read_off(smallest, largest, expected):
+    costs = [[smallest, largest, 1.0], [1.0, math.nan, math.inf]]
+    result = sweep(cost=costs)
+    _, right, *_ = result.plot(backend="matplotlib", view="curves").axes
+    shown = [label.get_text() for label in right.get_yticklabels()]
+    assert 3 <= len(shown) <= 8
+    assert shown == expected
+    axis = result.plot(backend="plotly", view="curves").layout.yaxis2
+    assert list(axis.ticktext) == shown
+    assert axis.title.text == right.get_ylabel()
+
+
 def test_no_cell_within_the_limit_is_said():
     figure = sweep(max_cost=0.5).plot()
     assert "no cell costs at most 0.50×" in figure.get_suptitle()
