@@ -95,10 +95,12 @@ def reusable(layout: Layout, component: str) -> bool:
 
 
 def adds_itself(layout: Layout, patch: Patch) -> float:
-    """The factor with which a patched value ends up in what its block returns.
+    """The factor with which a patched value ends up in the stream where its row joins.
 
     0 where more than that sum depends on it, or where its row could not join behind the block.
     """
+    if patch.component == "resid_pre":
+        return 1.0
     layer = layout.index(patch.layer)
     roles = layout.roles(layer)
     apart = {"sum", "post", "lens", "final_norm"} & set(roles.departures)

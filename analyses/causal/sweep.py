@@ -202,10 +202,12 @@ class Sweep:
         """
         added = self._added(cell)
         first = min(patch.layer for patch in cell)
-        return (first, "") if added is None else (first + 1, added.component)
+        if added is None:
+            return first, ""
+        return first + (added.component != "resid_pre"), added.component
 
     def _added(self, cell: Cell) -> Patch | None:
-        """The cell's first patch, where its row can join behind the patched block."""
+        """The cell's first patch, where its row can join with it done."""
         first = min(patch.layer for patch in cell)
         patch, *others = [patch for patch in cell if patch.layer == first]
         return patch if not others and adds_itself(self.layout, patch) else None
@@ -219,10 +221,11 @@ class Sweep:
             return mx.broadcast_to(stream, (len(cells), *stream.shape[1:]))
         patches = [(i, p) for i, cell in enumerate(cells) if (p := self._added(cell)) is not None]
         address, factor = patches[0][1].address, adds_itself(self.layout, patches[0][1])
-        own = stream if component == "resid_post" else self.own(address)
+        is_stream = component in ("resid_pre", "resid_post")
+        own = stream if is_stream else self.own(address)
         own = mx.broadcast_to(own, (len(cells), *own.shape[1:]))
         new = putter(patches, values[address], 0, self.dictionary)(own)
-        if component == "resid_post":
+        if is_stream:
             return new
         change = new.astype(mx.float32) - own.astype(mx.float32)
         return (stream.astype(mx.float32) + factor * change).astype(stream.dtype)
