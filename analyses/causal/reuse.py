@@ -8,7 +8,7 @@ are handed to the model as a cache of mlx-lm's kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,9 +18,10 @@ from mlxray.arrays import number
 from mlxray.edits import Call
 from mlxray.errors import PointAbsent
 from mlxray.layout import Layout
-from mlxray.points import POINTS
+from mlxray.points import ATTENTION_POINTS, POINTS
 from mlxray.run import Run
 from mlxray.sites import first_argument, set_first_argument
+from mlxray.tail import execute_at
 
 from .patches import Patch
 
@@ -77,8 +78,8 @@ class Prefixes:
 def reusable(layout: Layout, component: str) -> bool:
     """Whether rows that patch `component` can be computed from their first position on.
 
-    Not where the model keeps something else than keys and values (a state-space layer), nor for
-    points that have an axis of key positions.
+    Not where the model keeps something else than keys and values (a state-space layer), which is
+    tried once for each model, nor for points that have an axis of key positions.
     """
     from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
@@ -91,7 +92,27 @@ def reusable(layout: Layout, component: str) -> bool:
     except AttributeError:
         return False
     kinds = {type(cache) for cache in caches}
-    return kinds <= {KVCache, RotatingKVCache} and len(caches) == layout.n_layers
+    if not kinds <= {KVCache, RotatingKVCache} or len(caches) != layout.n_layers:
+        return False
+    if layout not in _continuable:
+        _continuable[layout] = _try_prefix(layout)
+    return _continuable[layout]
+
+
+_continuable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
+
+
+def _try_prefix(layout: Layout) -> bool:
+    """Whether keys and values are all that a position takes from earlier ones."""
+    ids = mx.array([[0, 1, 2, 1]])
+    expected = execute_at(Run(layout), ids, [3])
+    try:
+        found = execute_at(Run(layout), ids[:, 2:], [1], Prefixes(layout, ids).caches(2))
+        mx.eval(found, expected)
+    except (ValueError, TypeError, RuntimeError, AttributeError):
+        # So do models answer that want another cache than this one.
+        return False
+    return _alike(found, expected)
 
 
 def adds_itself(layout: Layout, patch: Patch) -> float:
@@ -158,7 +179,69 @@ def _try_joining(layout: Layout) -> bool:
         return False
     if found.ndim != expected.ndim or found.shape[1:] != expected.shape[1:]:
         return False
+    return _alike(found, mx.broadcast_to(expected, found.shape))
+
+
+def _alike(found: mx.array, expected: mx.array) -> bool:
+    if found.shape != expected.shape:
+        return False
     # Rows that went wrong differ by the size of the logits; what is forgiven is the rounding of
     # half precision, and of matrix products that a GPU makes with shorter mantissas.
     error = mx.max(mx.abs(found - expected))
     return number(error) <= 0.02 * number(mx.max(mx.abs(expected)))
+
+
+#: Points of a block that come before its MLP.
+BEFORE_MLP = ("resid_pre", "attn_out", "attn_add", "resid_mid", "head_out", *ATTENTION_POINTS)
+
+
+def trim_last_mlp(run: Run, positions: Sequence[int]) -> None:
+    """Let the last MLP of the run to come see only these positions.
+
+    Nothing reads what it returns elsewhere. Its output is zero there.
+    """
+    layout = run.layout
+    layer = layout.n_layers - 1
+    index = mx.array(list(positions))
+    lengths: list[int] = []
+
+    def cut(call: Call) -> None:
+        x = first_argument(call)
+        lengths.append(x.shape[1])
+        set_first_argument(call, x[:, index])
+
+    def pad(call: Call, output: mx.array) -> mx.array:
+        rows, _, width = output.shape
+        whole = mx.zeros((rows, lengths.pop(), width), dtype=output.dtype)
+        whole[:, index] = output
+        return whole
+
+    changes = run.handler(layout.role(layer, layout.roles(layer).mlp)).changes
+    changes.before.append(cut)
+    changes.after.append(pad)
+
+
+_trimmable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
+
+
+def trimmable(layout: Layout) -> bool:
+    """Whether the last MLP works on each position by itself; tried once for each model."""
+    if layout not in _trimmable:
+        _trimmable[layout] = _try_trimming(layout)
+    return _trimmable[layout]
+
+
+def _try_trimming(layout: Layout) -> bool:
+    if not layout.roles(layout.n_layers - 1).mlp:
+        return False
+    ids = mx.array([[0, 1, 2, 1]])
+    expected = execute_at(Run(layout), ids, [1, 3])
+    run = Run(layout)
+    trim_last_mlp(run, [1, 3])
+    try:
+        found = execute_at(run, ids, [1, 3])
+        mx.eval(found, expected)
+    except (ValueError, TypeError, RuntimeError):
+        # So do MLPs answer that want more than the tokens.
+        return False
+    return _alike(found, expected)

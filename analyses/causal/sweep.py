@@ -30,7 +30,16 @@ from mlxray.tail import execute_at
 from mlxray.tokens import Batch
 
 from .patches import Cell, Dictionary, Patch, Values, putter
-from .reuse import Prefixes, adds_itself, grower, resumable, reusable
+from .reuse import (
+    BEFORE_MLP,
+    Prefixes,
+    adds_itself,
+    grower,
+    resumable,
+    reusable,
+    trim_last_mlp,
+    trimmable,
+)
 
 #: Memory that a pass may take where the caller sets no budget.
 DEFAULT_BUDGET = 1 << 30
@@ -176,7 +185,7 @@ class Sweep:
     def row_bytes(self) -> int:
         """Bytes that one row of a pass takes at most, from the widths of the model.
 
-        A dozen arrays of the stream's width, four of the widest projection's, and three of the
+        Sixteen arrays of the stream's width, four of the widest projection's, and three of the
         attention scores' live at once; measured peaks stay below.
         """
         block = self.layout.modules[self.layout.block(0)]
@@ -185,7 +194,7 @@ class Sweep:
         widest = max(sizes, default=width)
         tokens = self.ids.shape[1]
         vocabulary = self.model.tokens.vocabulary or width
-        hidden = tokens * (12 * width + 4 * max(widest, width))
+        hidden = tokens * (16 * width + 4 * max(widest, width))
         scores = 3 * self._heads() * tokens**2
         return int(4 * (hidden + scores + len(self.positions) * vocabulary))
 
@@ -325,6 +334,9 @@ class Sweep:
         ]
         run.plan_edits(self._edits(patches, values, prefix))
         positions = [p - prefix for p in self.positions]
+        last = {patch.component for _, patch in patches if patch.layer == self.layout.n_layers - 1}
+        if last <= set(BEFORE_MLP) and first < self.layout.n_layers and trimmable(self.layout):
+            trim_last_mlp(run, positions)
         return execute_at(run, self.ids[:, prefix:], positions, self._caches(prefix))
 
     def _caches(self, prefix: int) -> Any:

@@ -6,9 +6,11 @@ import mlx.core as mx
 import pytest
 
 from mlxray import InterpretableModel
+from mlxray.analyses.causal import reuse
 from mlxray.analyses.causal.patches import Patch, selection
 from mlxray.analyses.causal.sweep import Sweep
 from mlxray.errors import InputError
+from mlxray.layout import Layout
 from mlxray.testing.zoo import small_model
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
@@ -108,6 +110,44 @@ def test_one_cell_joins_before_its_block_and_one_behind():
         assert mx.allclose(row, naive, rtol=1e-5, atol=1e-5), cell
 
 
+def test_the_last_mlp_sees_only_the_positions_that_are_read(monkeypatch):
+    model = small_llama()
+    mlp = type(model.model.model.layers[0].mlp)
+    plain, seen = mlp.__call__, []
+
+    def looking(self, x):
+        seen.append(x.shape[1])
+        return plain(self, x)
+
+    reuse.trimmable(model.layout)
+    monkeypatch.setattr(mlp, "__call__", looking)
+    swept(model, [(Patch("z", 2, 4),)], ["z"], positions=(-1, 3))
+    assert seen[-2:] == [10, 2]
+    swept(model, [(Patch("mlp_act", 3, 9),)], ["mlp_act"])
+    assert seen[-1] == 10 - 8  # behind the prefix; a patch inside the MLP needs its positions
+
+
+def test_an_mlp_that_mixes_positions_is_left_whole(monkeypatch):
+    """As RWKV's does, whose channel mixing reads the token before."""
+    model = small_llama()
+    mlp = type(model.model.model.layers[0].mlp)
+    plain = mlp.__call__
+
+    def shifted(self, x):
+        return (
+            plain(self, x)
+            + mx.roll(plain(self, x), 1, axis=1) * (mx.arange(x.shape[1]) > 0)[:, None]
+        )
+
+    monkeypatch.setattr(mlp, "__call__", shifted)
+    layout = Layout(model.model, model.adapter)
+    assert not reuse.trimmable(layout)
+    assert reuse.trimmable(model.layout) is False
+    patch = Patch("z", 2, 4)
+    (row,), values = swept(model, [(patch,)], ["z"])
+    assert mx.allclose(row, by_hand(model, patch, values[patch.address]), rtol=1e-5, atol=1e-5)
+
+
 def test_cells_of_several_patches():
     model = small_llama()
     cell = (Patch("mlp_out", 1, 4), Patch("z", 2, 4, 1), Patch("resid_pre", 3, 8))
@@ -167,8 +207,6 @@ def test_prompts_of_other_length_are_refused():
 
 def test_models_whose_rows_cannot_join_are_run_one_by_one(monkeypatch):
     """A block that reads what the block before it computed beside the stream."""
-    from mlxray.analyses.causal import reuse
-
     model = small_llama()
     assert reuse.resumable(model.layout)
     block = type(model.model.model.layers[0])
@@ -182,8 +220,6 @@ def test_models_whose_rows_cannot_join_are_run_one_by_one(monkeypatch):
         return out + beside[:1].mean() + (beside.shape[0] - 1) * 3
 
     monkeypatch.setattr(block, "__call__", leaking)
-    from mlxray.layout import Layout
-
     layout = Layout(model.model, model.adapter)
     assert not reuse.resumable(layout)
     monkeypatch.setattr(block, "__call__", plain)
