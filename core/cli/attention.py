@@ -33,4 +33,5 @@ def attention(
     analysis = registry.get("analysis", "attention_patterns")
     result = run_analysis(analysis, model, prompt, **options)
     paint = draw_heads if chosen is None else HeadMaps(chosen)
-    show_result(result, json=json, save=save, paint=paint)
+    picture = None if chosen is None else {"heads": chosen}
+    show_result(result, json=json, save=save, paint=paint, picture=picture)

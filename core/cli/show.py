@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,7 @@ def show_result(
     save: Path | None,
     limit: int = 0,
     paint: Painter | None = None,
+    picture: Mapping[str, Any] | None = None,
 ) -> None:
     """Print a result, and write it to a file where one is named.
 
@@ -75,7 +76,10 @@ def show_result(
         save: Where to write it too.
         limit: Rows of the table to show; 0 for all.
         paint: A drawing of its own in place of the table.
+        picture: Options of the picture, where the file is one.
     """
+    from ..results.save import PICTURES
+
     if json:
         print_json(result.to_json())
     else:
@@ -89,7 +93,9 @@ def show_result(
                 console.print(f" … and {len(rows) - limit} more rows (--rows 0 shows all)\n")
         console.print("\n" + show_text(result.summary()), style="bold")
     if save is not None:
-        errors().print(f"wrote {show_text(str(result.save(save)))}", soft_wrap=True)
+        options = picture if save.suffix.lower() in (".html", *PICTURES) else None
+        written = result.save(save, **(options or {}))
+        errors().print(f"wrote {show_text(str(written))}", soft_wrap=True)
 
 
 def new_table(*columns: str) -> Table:

@@ -130,3 +130,20 @@ def test_json_and_bad_input(mlxray):
     assert outcome.code == 2
     assert "has no head 99" in outcome.err
     assert mlxray("attention", "--heads", "a").code == 2
+
+
+def test_the_picture_has_the_chosen_heads_only(mlxray, tmp_path, monkeypatch):
+    drawn = []
+    plain = AttentionResult.plot
+
+    def plot(self, **options):
+        drawn.append(options)
+        return plain(self, **options)
+
+    monkeypatch.setattr(AttentionResult, "plot", plot)
+    for name in ("a.png", "a.html", "a.json"):
+        chosen = ["--layers", "1", "--heads", "2", "--save", str(tmp_path / name)]
+        assert mlxray("attention", PROMPT, *chosen).code == 0
+    assert [options.pop("heads") for options in drawn] == [[2], [2]]
+    assert mlxray("attention", PROMPT, "--save", str(tmp_path / "b.png")).code == 0
+    assert "heads" not in drawn[-1]
