@@ -323,8 +323,8 @@ class Sweep:
             groups = [[c for c, at in zip(cells, places, strict=True) if at == p] for p in together]
             rows = mx.concatenate([self._joining(group, values) for group in groups])
             grow = grower(rows[:, prefix:], fresh=layer == first)
-            last = layer == self.layout.n_layers
-            path = self.layout.adapter.final_norm if last else self.layout.block(layer)
+            behind = layer == self.layout.n_layers
+            path = self.layout.adapter.final_norm if behind else self.layout.block(layer)
             run.handler(path).changes.before.append(grow)
         patches = [
             (row, patch)
@@ -334,8 +334,9 @@ class Sweep:
         ]
         run.plan_edits(self._edits(patches, values, prefix))
         positions = [p - prefix for p in self.positions]
-        last = {patch.component for _, patch in patches if patch.layer == self.layout.n_layers - 1}
-        if last <= set(BEFORE_MLP) and first < self.layout.n_layers and trimmable(self.layout):
+        layers = self.layout.n_layers
+        in_last_block = {patch.component for _, patch in patches if patch.layer == layers - 1}
+        if in_last_block <= set(BEFORE_MLP) and first < layers and trimmable(self.layout):
             trim_last_mlp(run, positions)
         return execute_at(run, self.ids[:, prefix:], positions, self._caches(prefix))
 
