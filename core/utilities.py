@@ -7,10 +7,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from .cache import ActivationCache
 from .errors import InputError
 from .model import InterpretableModel
-from .points import ALIASES, POINTS, AddressLike
+from .points.vocabulary import ALIASES, POINTS, AddressLike
+from .run.cache import ActivationCache
 
 
 def get_activations(

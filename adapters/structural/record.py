@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlxray.errors import AdapterError
-from mlxray.instrument import active, instrumented
+from mlxray.seams.instrument import active, instrumented
 
 Array = npt.NDArray[Any]
 

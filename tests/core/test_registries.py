@@ -18,18 +18,10 @@ from typing import Any
 import pytest
 
 import mlxray
-from mlxray import (
-    Analysis,
-    InterpretableModel,
-    Metric,
-    TableResult,
-    analyses,
-    hookimpl,
-    registries,
-    registry,
-)
+from mlxray import Analysis, InterpretableModel, Metric, TableResult, analyses, hookimpl, registry
 from mlxray.errors import PluginError
-from mlxray.registries import ATTRIBUTES, KINDS, PluginWarning, Registry, Row
+from mlxray.plugins import registry as registries
+from mlxray.plugins.registry import ATTRIBUTES, KINDS, PluginWarning, Registry, Row
 
 ANALYSIS = """
 from mlxray import TableResult, analysis, hookimpl
@@ -399,7 +391,7 @@ def test_a_plugin_may_ask_the_registry_while_it_is_imported(
 ) -> None:
     site.plugin(
         "curious",
-        "import mlxray.registries as r\nr.current.names('adapter')\n"
+        "import mlxray.plugins.registry as r\nr.current.names('adapter')\n"
         + ANALYSIS.format(name="curious_one"),
     )
     found = Registry()
@@ -483,7 +475,7 @@ def test_a_failed_registration_leaves_nothing_and_can_be_mended() -> None:
 
 
 def test_unmarked_and_spec_functions() -> None:
-    from mlxray.hookspecs import mlxray_analyses
+    from mlxray.plugins.hookspecs import mlxray_analyses
 
     module = plugin_of(mlxray_metrics=lambda: [Metric("beside_a_spec", len)])
     module.mlxray_analyses = mlxray_analyses  # imported to read its docstring

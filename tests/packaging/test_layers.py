@@ -1,0 +1,211 @@
+"""Imports go down the list of layers and never up, and no folders import each other in a circle."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import mlxray
+from mlxray import results
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = {
+    "mlxray": ROOT / "core",
+    "mlxray.adapters": ROOT / "adapters",
+    "mlxray.analyses": ROOT / "analyses",
+    "mlxray.visualizers": ROOT / "visualizers",
+}
+
+#: From the top down: what stands in a row may import rows below it, and neighbours in its own row
+#: as long as that makes no circle. A name stands for all that it begins.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("visualizers",),
+    ("analyses.experiments",),
+    (
+        "analyses.attention",
+        "analyses.causal",
+        "analyses.circuits",
+        "analyses.conversation",
+        "analyses.lenses",
+        "analyses.steering",
+    ),
+    ("analyses.patching",),
+    ("analyses.datasets",),
+    ("analyses.prompts", "analyses.metrics", "adapters"),
+    ("cli",),
+    ("testing",),
+    ("model", "resolver", "utilities"),
+    ("conversation",),
+    ("generation",),
+    ("run", "loading"),
+    ("results",),
+    ("plugins", "interventions"),
+    ("points",),
+    ("seams",),
+    ("errors", "arrays", "display", "tokens", "machine", "moved", "pocket"),
+)
+#: The fronts of packages hand out names when they are asked for one: they may be imported by all,
+#: and import nothing of a room at once but what is listed.
+FRONTS = ("", "analyses")
+
+
+class Import(NamedTuple):
+    """One import: from which module to which, and where it is written."""
+
+    source: str
+    target: str
+    place: str
+
+
+def modules() -> dict[str, Path]:
+    """Module, without ``mlxray.``, → its file."""
+    found = {}
+    for package, folder in ROOMS.items():
+        for file in sorted(folder.rglob("*.py")):
+            parts = file.relative_to(folder).with_suffix("").parts
+            parts = parts[:-1] if parts[-1] == "__init__" else parts
+            found[".".join((package, *parts)).removeprefix("mlxray").removeprefix(".")] = file
+    return found
+
+
+MODULES = modules()
+
+
+def imports_of(module: str, file: Path, text: str) -> Iterator[Import]:
+    """All imports of modules of the package: deferred and type-only ones too."""
+    package = "mlxray." + module if file.name == "__init__.py" else f"mlxray.{module}"
+    if file.name != "__init__.py":
+        package = package.rpartition(".")[0]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            relative = "." * node.level + (node.module or "")
+            base = (
+                importlib.util.resolve_name(relative, package.rstrip("."))
+                if node.level
+                else (node.module or "")
+            )
+            names = [
+                f"{base}.{a.name}"
+                if f"{base}.{a.name}".removeprefix("mlxray.") in MODULES
+                else base
+                for a in node.names
+            ]
+        else:
+            continue
+        for name in names:
+            if name == "mlxray" or name.startswith("mlxray."):
+                target = name.removeprefix("mlxray").removeprefix(".")
+                place = f"{file.relative_to(ROOT)}:{node.lineno}"
+                yield Import(module, target, place)
+
+
+def _home(base: str, name: str) -> str:
+    """The module that ``from base import name`` reaches, behind the front of the package too."""
+    if f"{base}.{name}".removeprefix("mlxray.") in MODULES:
+        return f"{base}.{name}"
+    if base == "mlxray" and name in mlxray._HOMES:
+        return f"mlxray.{mlxray._HOMES[name]}"
+    if base == "mlxray.results" and name[:1].isupper():  # a method's type, handed on by name
+        return str(getattr(results, name).__module__)
+    return base
+
+
+def layer(module: str) -> int:
+    """The row of LAYERS in which a module stands, counted from the top."""
+    for index, row in enumerate(LAYERS):
+        if any(module == name or module.startswith(name + ".") for name in row):
+            return index
+    raise LookupError(f"{module} stands in no layer: add it to LAYERS")
+
+
+def folder(module: str) -> str:
+    """The folder that a module is in, or the module itself where it lies in a room's own folder."""
+    file = MODULES[module]
+    if file.name == "__init__.py":
+        return module
+    parent = module.rpartition(".")[0]
+    return parent if parent not in FRONTS and parent != "visualizers" else module
+
+
+def everything() -> list[Import]:
+    """Every import of every room."""
+    return [
+        found
+        for module, file in MODULES.items()
+        for found in imports_of(module, file, file.read_text(encoding="utf-8"))
+        if found.target in MODULES and found.target != module
+    ]
+
+
+ALL = everything()
+
+
+def is_result_module(module: str) -> bool:
+    """Whether a module of the analyses holds nothing but result types."""
+    return module.rpartition(".")[2].endswith("result")
+
+
+def faults(imports: list[Import]) -> list[str]:
+    """What breaks the rule, each with file, line and the rule."""
+    found = []
+    for source, target, place in imports:
+        if target in FRONTS or source in FRONTS:
+            continue
+        if layer(target) < layer(source):
+            found.append(f"{place}: {source} imports {target}, which stands above it in LAYERS")
+        elif (
+            source.startswith("visualizers")
+            and target.startswith("analyses")
+            and not is_result_module(target)
+        ):
+            found.append(f"{place}: a visualizer imports {target}: only result modules are for it")
+    return found
+
+
+def circles(imports: list[Import]) -> list[str]:
+    """Folders that import each other, directly or around a corner."""
+    edges: dict[str, dict[str, str]] = {}
+    for source, target, place in imports:
+        if target in FRONTS or source in FRONTS:
+            continue
+        start, end = folder(source), folder(target)
+        if start != end and not start.startswith(end + ".") and not end.startswith(start + "."):
+            edges.setdefault(start, {}).setdefault(end, place)
+    found = []
+    done: set[str] = set()
+
+    def walk(at: str, way: tuple[str, ...]) -> None:
+        if at in way:
+            loop = (*way[way.index(at) :], at)
+            places = [edges[a][b] for a, b in itertools.pairwise(loop)]
+            found.append(" → ".join(loop) + " (" + ", ".join(places) + ")")
+            return
+        if at in done:
+            return
+        for following in edges.get(at, {}):
+            walk(following, (*way, at))
+        done.add(at)
+
+    for start in list(edges):
+        walk(start, ())
+    return found
+
+
+def test_every_module_stands_in_a_layer() -> None:
+    for module in MODULES:
+        if module not in FRONTS:
+            layer(module)
+
+
+def test_imports_go_down() -> None:
+    assert faults(ALL) == []
+
+
+def test_no_circle_between_folders() -> None:
+    assert circles(ALL) == []
