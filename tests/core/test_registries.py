@@ -19,9 +19,11 @@ import pytest
 
 import mlxray
 from mlxray import Analysis, InterpretableModel, Metric, TableResult, analyses, hookimpl, registry
+from mlxray.cli.app import command
 from mlxray.errors import PluginError
 from mlxray.plugins import registry as registries
-from mlxray.plugins.registry import ATTRIBUTES, KINDS, PluginWarning, Registry, Row
+from mlxray.plugins.names import COMMANDS, RESERVED
+from mlxray.plugins.registry import KINDS, PluginWarning, Registry, Row
 
 ANALYSIS = """
 from mlxray import TableResult, analysis, hookimpl
@@ -267,8 +269,11 @@ def test_names_that_no_model_could_call(site: Site, name: str, reason: str) -> N
         found.get("analysis", name)
 
 
-def test_the_list_of_attributes_is_whole(llama_model: InterpretableModel) -> None:
-    assert set(vars(llama_model)) <= ATTRIBUTES
+def test_the_lists_of_reserved_names_are_whole(llama_model: InterpretableModel) -> None:
+    """They are data, so that the registry imports neither the model nor the command line."""
+    public = {name for name in dir(InterpretableModel) if not name.startswith("_")}
+    assert public | {name for name in vars(llama_model) if name[0] != "_"} == RESERVED
+    assert set(command().commands) == COMMANDS
 
 
 def test_two_claim_one_name(site: Site) -> None:

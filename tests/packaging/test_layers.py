@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import importlib.util
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 import mlxray
 from mlxray import results
@@ -90,12 +93,7 @@ def imports_of(module: str, file: Path, text: str) -> Iterator[Import]:
                 if node.level
                 else (node.module or "")
             )
-            names = [
-                f"{base}.{a.name}"
-                if f"{base}.{a.name}".removeprefix("mlxray.") in MODULES
-                else base
-                for a in node.names
-            ]
+            names = [_home(base, alias.name) for alias in node.names]
         else:
             continue
         for name in names:
@@ -209,3 +207,51 @@ def test_imports_go_down() -> None:
 
 def test_no_circle_between_folders() -> None:
     assert circles(ALL) == []
+
+
+def test_documentation_names_the_folders_that_exist() -> None:
+    """Folders that the architecture page and CONTRIBUTING name are there, and none is left out."""
+    for page in ("docs/architecture.md", "CONTRIBUTING.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        named = set(re.findall(r"`((?:core|adapters|analyses|visualizers)/[a-z_/]*)`", text))
+        assert [name for name in sorted(named) if not (ROOT / name).is_dir()] == []
+        rooms = ("core", "analyses", "visualizers")
+        folders = {f"{p.parent.name}/{p.name}/" for room in rooms for p in (ROOT / room).iterdir()}
+        folders = {f for f in folders if (ROOT / f / "__init__.py").exists()}
+        assert sorted(folders - named) == [], f"{page} leaves these out"
+
+
+GENERATE = MODULES["generation.generate"]
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("from ..model import InterpretableModel", "which stands above it"),
+        ("from mlxray import InterpretableModel", "which stands above it"),
+        ("def f():\n    import mlxray.analyses.lenses.logit_lens", "which stands above it"),
+        (
+            "if TYPE_CHECKING:\n    from mlxray.results import LensResult",
+            "lens_result, which stands above it",
+        ),
+    ],
+)
+def test_an_import_that_is_turned_round_is_named(line: str, rule: str) -> None:
+    """Deferred, type-only, and through the package's front: file, line and rule are told."""
+    found = faults(list(imports_of("generation.generate", GENERATE, "\n" + line)))
+    assert len(found) == 1 and rule in found[0]
+    assert found[0].startswith(f"core/generation/generate.py:{2 + line.count(chr(10))}: ")
+
+
+def test_a_visualizer_draws_results_and_imports_no_method() -> None:
+    file = MODULES["visualizers.lenses.lens"]
+    text = "from mlxray.analyses.lenses.readout import read_out"
+    (found,) = faults(list(imports_of("visualizers.lenses.lens", file, text)))
+    assert "only result modules" in found
+
+
+def test_a_circle_is_named() -> None:
+    there = Import("analyses.lenses.readout", "analyses.steering.build", "a:1")
+    back = Import("analyses.steering.rows", "analyses.lenses.readout", "b:2")
+    (found,) = circles([there, back])
+    assert found == "analyses.lenses → analyses.steering → analyses.lenses (a:1, b:2)"

@@ -28,7 +28,7 @@ def draw_panels(panels: Panels, config: AttentionVisualizationConfig) -> Any:
     if name not in BACKENDS:
         raise InputError(f"there is no backend {name!r}. {nearest(str(name), ['auto', *BACKENDS])}")
     _require(name)
-    return import_module(f".attention_{name}", __package__).draw(panels, config)
+    return import_module(f".maps_{name}", __package__).draw(panels, config)
 
 
 def _first_installed() -> str:
