@@ -1,4 +1,7 @@
-"""Imports go down the list of layers and never up, and no folders import each other in a circle."""
+"""Imports go down the list of layers and never up, and no folders import each other in a circle.
+
+As a program, this prints every folder with the folders that it imports.
+"""
 
 from __future__ import annotations
 
@@ -166,6 +169,16 @@ def faults(imports: list[Import]) -> list[str]:
     return found
 
 
+def listing(imports: list[Import]) -> list[str]:
+    """Each folder and the folders that it imports, from the top layer down."""
+    reached: dict[str, set[str]] = {folder(m): set() for m in MODULES if m not in FRONTS}
+    for source, target, _ in imports:
+        if source not in FRONTS and target not in FRONTS and folder(source) != folder(target):
+            reached[folder(source)].add(folder(target))
+    order = sorted(reached, key=lambda name: (layer(name), name))
+    return [f"{name} → {', '.join(sorted(reached[name])) or '(nothing)'}" for name in order]
+
+
 def circles(imports: list[Import]) -> list[str]:
     """Folders that import each other, directly or around a corner."""
     edges: dict[str, dict[str, str]] = {}
@@ -255,3 +268,8 @@ def test_a_circle_is_named() -> None:
     back = Import("analyses.steering.rows", "analyses.lenses.readout", "b:2")
     (found,) = circles([there, back])
     assert found == "analyses.lenses → analyses.steering → analyses.lenses (a:1, b:2)"
+
+
+if __name__ == "__main__":
+    print(*listing(ALL), sep="\n")
+    print(f"\nimports that go up: {len(faults(ALL))}; circles: {len(circles(ALL))}")
