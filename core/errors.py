@@ -46,7 +46,11 @@ class TokenizerMissing(InputError):
 
 
 class LoadError(MlxrayError, ValueError):
-    """A checkpoint cannot be found, reached or read."""
+    """A checkpoint, or a file that mlxray wrote, cannot be found, reached or read."""
+
+
+class SaveError(MlxrayError, OSError):
+    """A file cannot be written; what stood in its place before is intact."""
 
 
 class EditError(MlxrayError, ValueError):
@@ -73,13 +77,18 @@ class PluginError(MlxrayError, LookupError):
     """An analysis, metric, visualizer or adapter is unknown or failed to load."""
 
 
+#: Names that `nearest` compares: a file may bring any number of them, of any length.
+_LONGEST, _MOST = 100, 20_000
+
+
 def nearest(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     """A phrase with the names closest to `name`, or the start of the list if none is close."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=limit, cutoff=0.5)
+    short = [n for n in names if len(n) <= _LONGEST][:_MOST]
+    close = difflib.get_close_matches(name[:_LONGEST], short, n=limit, cutoff=0.5)
     if close:
         return "Did you mean " + " or ".join(repr(c) for c in close) + "?"
     if not names:
         return "There are none."
-    shown = ", ".join(repr(n) for n in names[:12])
+    shown = ", ".join(f"{n!r:.{_LONGEST}}" for n in names[:12])
     return f"Known: {shown}{', …' if len(names) > 12 else ''}."

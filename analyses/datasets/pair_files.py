@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from mlxray.errors import InputError, nearest
+from mlxray.files import read_file
 
 from .pairs import PairSet, PromptPair
 
@@ -109,11 +111,12 @@ def read_rows(
     read = readers.get(source.suffix.lower())
     if read is None:
         raise InputError(f"{source.name!r}: pairs are read from {', '.join(readers)}.")
+    known = {*needed, *others}
     for line, row in read(source, read_text(source, max_bytes)):
         missing = [column for column in needed if column not in row]
         if missing:
             raise at(source, line, f"no column {missing[0]!r}. {nearest(missing[0], row)}")
-        unknown = [key for key in row if others != "rest" and key not in (*needed, *others)]
+        unknown = [key for key in row if others != "rest" and key not in known]
         if unknown:
             raise at(
                 source,
@@ -130,12 +133,7 @@ def read_text(source: Path, max_bytes: int = MAX_BYTES) -> str:
     Raises:
         InputError: if it is no file, too large, empty, or not UTF-8.
     """
-    if not source.is_file():
-        raise InputError(f"there is no file {str(source)!r}.")
-    size = source.stat().st_size
-    if size > max_bytes:
-        raise InputError(f"{source.name} has {size} bytes; at most {max_bytes} are read.")
-    data = source.read_bytes()
+    data = read_file(source, max_bytes, InputError)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -161,7 +159,7 @@ def _csv_rows(source: Path, text: str) -> Iterator[Row]:
             continue
         if header is None:
             header = cells
-            twice = {name for name in header if header.count(name) > 1}
+            twice = [name for name, number in Counter(header).items() if number > 1]
             if twice:
                 raise at(source, line, f"two columns are called {min(twice)!r:.80}.")
             continue

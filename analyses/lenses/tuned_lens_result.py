@@ -12,6 +12,8 @@ import mlx.nn as nn
 
 from mlxray.display import counted
 from mlxray.errors import AddressError, InputError, LoadError
+from mlxray.files import check_file, is_number, read_json, replace_files
+from mlxray.npz import fingerprint, read_npz, write_npz
 from mlxray.results.base import AnalysisResult
 from mlxray.results.save import ENDINGS
 
@@ -76,15 +78,21 @@ class TunedLens(AnalysisResult):
 
         Returns:
             The path of the weights.
+
+        Raises:
+            SaveError: if a file cannot be written; both are then as they were. A process that is
+                killed while the second one is put in place leaves a pair that `load` refuses.
         """
         if Path(path).suffix.lower() in set(ENDINGS) - {".json"}:
             return super().save(path, **options)
         weights, facts = _files(path)
         arrays = {f"{i}.weight": t.weight for i, t in enumerate(self.translators)}
         arrays |= {f"{i}.bias": t.bias for i, t in enumerate(self.translators)}
-        mx.savez(str(weights), **arrays)
         content = {"format": _FORMAT, "version": 1, **self.data}
-        facts.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        with replace_files(weights, facts) as (new_weights, new_facts):
+            write_npz(new_weights, arrays)
+            content["weights"] = fingerprint(new_weights)
+            new_facts.write_text(json.dumps(content, indent=1), encoding="utf-8")
         return weights
 
     @classmethod
@@ -95,32 +103,28 @@ class TunedLens(AnalysisResult):
             path: With or without ``.npz`` or ``.json``.
 
         Raises:
-            LoadError: if a file is missing, broken, or something else.
+            LoadError: if a file is missing, broken, something else, or of another save than the
+                other one.
         """
         weights, facts = _files(path)
         for file in (weights, facts):
-            if not file.is_file():
+            if not file.exists() and not file.is_symlink():
                 raise LoadError(f"there is no {str(file)!r}; a tuned lens is a .npz and a .json.")
-        try:
-            content = json.loads(facts.read_text(encoding="utf-8"))
-            if content["format"] != _FORMAT or content["version"] != 1:
-                raise LoadError(f"{str(facts)!r} is no tuned lens that this version can read.")
-            lens = cls(content["num_layers"], content["hidden_dim"], list(content["losses"]))
-            arrays: Any = mx.load(str(weights), format="npz")
-        except LoadError:
-            raise
-        except Exception as error:
-            raise LoadError(f"the tuned lens at {str(weights)!r} is broken: {error}") from error
+            check_file(file)
+        layers, width, losses, expected = _facts(facts)
+        if expected is not None and expected != fingerprint(weights):
+            raise LoadError(
+                f"{str(weights)!r} and {str(facts)!r} are of different saves: save the lens again."
+            )
+        shapes = {"weight": (width, width), "bias": (width,)}
+        arrays = read_npz(
+            weights, 2 * layers, lambda name: shapes.get(_part_of_layer(name, layers))
+        )
+        lens = cls(layers, width, losses)
         for index, translator in enumerate(lens.translators):
-            for name in ("weight", "bias"):
-                found = arrays.get(f"{index}.{name}")
-                if found is None or found.shape != translator[name].shape:
-                    raise LoadError(
-                        f"{str(weights)!r} does not have the {name} of layer {index} that "
-                        f"{str(facts)!r} describes."
-                    )
-                translator[name] = found.astype(mx.float32)
-            mx.eval(translator.parameters())
+            for name in shapes:
+                translator[name] = mx.array(arrays[f"{index}.{name}"].astype("float32"))
+        mx.eval([translator.parameters() for translator in lens.translators])
         return lens
 
     def summary(self) -> str:
@@ -156,3 +160,28 @@ def _files(path: str | Path) -> tuple[Path, Path]:
     for ending in (".npz", ".json"):
         text = text.removesuffix(ending)
     return Path(text + ".npz"), Path(text + ".json")
+
+
+def _facts(path: Path) -> tuple[Any, Any, list[float], Any]:
+    """Layers, width, losses and the fingerprint of the weights, which old files do not have."""
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise LoadError(f"{str(path)!r} is no tuned lens.")
+    if content.get("version") != 1:
+        raise LoadError(
+            f"{str(path)!r} is of version {content.get('version')!r:.80}; this mlxray reads 1."
+        )
+    layers, width, losses = (content.get(n) for n in ("num_layers", "hidden_dim", "losses"))
+    for name, size in (("num_layers", layers), ("hidden_dim", width)):
+        if type(size) is not int or size < 1:
+            raise LoadError(f"{str(path)!r} is broken: {name} is {size!r:.80}.")
+    if not isinstance(losses, list) or not all(map(is_number, losses)):
+        raise LoadError(f"{str(path)!r} is broken: losses is a list of finite numbers.")
+    return layers, width, [float(loss) for loss in losses], content.get("weights")
+
+
+def _part_of_layer(name: str, layers: int) -> str:
+    """``"weight"`` of ``"3.weight"`` where there is such a layer."""
+    index, _, part = name.partition(".")
+    known = index.isascii() and index.isdigit() and str(int(index[:12])) == index
+    return part if known and int(index) < layers else ""

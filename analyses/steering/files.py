@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray.errors import InputError, LoadError
+from mlxray.files import check_file, save_safetensors
 from mlxray.loading.load import check_safetensors
 from mlxray.points.vocabulary import parse
 
@@ -24,10 +25,11 @@ def save(vector: SteeringVector, path: Path) -> Path:
 
     Args:
         vector: The vector.
-        path: Ends in ``.safetensors``; an existing file is replaced.
+        path: Ends in ``.safetensors``; an existing file is replaced when the new one is whole.
 
     Raises:
         InputError: for another ending.
+        SaveError: if the file cannot be written; what was there before is intact.
     """
     path = path.expanduser()
     if path.suffix != ENDING:
@@ -43,7 +45,7 @@ def save(vector: SteeringVector, path: Path) -> Path:
         "version": vector.version,
     }
     about = {"format": FORMAT, "version": VERSION, "vector": json.dumps(made, allow_nan=False)}
-    mx.save_safetensors(str(path), dict(vector.vectors), metadata=about)
+    save_safetensors(path, dict(vector.vectors), about)
     return path
 
 
@@ -56,8 +58,7 @@ def load(path: Path) -> SteeringVector:
     """
     path = path.expanduser()
     shown = str(path)
-    if not path.is_file():
-        raise LoadError(f"there is no file {shown!r}.")
+    check_file(path)
     check_safetensors(path)
     try:
         arrays, about = _read(path)

@@ -22,30 +22,18 @@ def _writable(path: Path | None) -> Path | None:
     """Refuse before the work what could not be saved after it."""
     if path is None:
         return None
+    from ..errors import SaveError
+    from ..files import check_writable
     from ..results.save import ENDINGS
 
     if path.suffix.lower() not in ENDINGS:
         raise typer.BadParameter(f"cannot write {path.name!r}: use one of {', '.join(ENDINGS)}.")
     full = path.expanduser()
-    if not full.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {str(path.parent)!r}.")
     try:
-        if full.is_dir():
-            raise typer.BadParameter(f"{str(path)!r} is a folder: name a file in it.")
-        _try_to_write(full)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise typer.BadParameter(f"cannot write {str(path)!r}: {reason}.") from None
+        check_writable(full)
+    except SaveError as error:
+        raise typer.BadParameter(str(error)) from None
     return full
-
-
-def _try_to_write(path: Path) -> None:
-    """Open a file for writing and leave everything as it was. Raises OSError."""
-    if not path.exists():
-        path.touch()
-        path.unlink()
-    elif path.is_file():
-        path.open("ab").close()
 
 
 PANEL = "Model and output"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..files import write_text
 from .tasks import TASKS
 
 _HEAD = """\
@@ -154,4 +155,4 @@ def write_card(folder: Path) -> None:
     """Write ``README.md`` beside the two files it is made from."""
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    (folder / "README.md").write_text(card(evaluation, training), encoding="utf-8")
+    write_text(folder / "README.md", card(evaluation, training))

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from ..files import write_text
 from . import PATH
 from .card import write_card
 from .details import detail_sets
@@ -181,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     report = evaluate(*load(given.model), n=given.examples, seed=given.seed)
     text = json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"
     if given.write:
-        (given.model / "evaluation.json").write_text(text, encoding="utf-8")
+        write_text(given.model / "evaluation.json", text)
         write_card(given.model)
     sys.stdout.write(text if given.json else _lines(report))
 

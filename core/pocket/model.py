@@ -13,6 +13,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.models.llama import Model, ModelArgs
 
+from ..files import save_safetensors, write_text
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -80,6 +82,5 @@ def save_model(model: nn.Module, shape: Shape, folder: Path) -> None:
     """Write ``model.safetensors`` (float32) and ``config.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = dict(flatten(model.parameters()))
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
-    text = json.dumps(shape.config(), indent=2)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    save_safetensors(folder / "model.safetensors", weights, {"format": "mlx"})
+    write_text(folder / "config.json", json.dumps(shape.config(), indent=2) + "\n")

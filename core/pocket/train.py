@@ -15,6 +15,7 @@ from pathlib import Path
 import mlx.core as mx
 from tqdm import tqdm
 
+from ..files import write_text
 from .model import Shape, count_parameters, save_model
 from .tokenizer import build_tokenizer, save_tokenizer
 from .trainer import Recipe, Trainer
@@ -62,7 +63,7 @@ def train(
         "cpu_seconds": round(trainer.cpu_seconds, 1),
         "tokens_per_second": round(trainer.tokens / trainer.seconds),
     }
-    (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_text(out / "training.json", json.dumps(facts, indent=2) + "\n")
     checkpoint.unlink(missing_ok=True)
     return trainer
 

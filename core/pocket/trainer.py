@@ -17,6 +17,7 @@ from mlx.utils import tree_map, tree_unflatten
 from mlx_lm.models.llama import Model
 from tokenizers import Tokenizer
 
+from ..files import save_safetensors
 from .corpus import Batch, Corpus
 from .model import Shape, build_model, flatten
 from .tokenizer import SPECIAL
@@ -166,9 +167,7 @@ class Trainer:
             "cpu_seconds": self.cpu_seconds,
             "recipe": asdict(self.recipe),
         }
-        temporary = path.with_name(f"part-{path.name}")
-        mx.save_safetensors(str(temporary), arrays, metadata={"progress": json.dumps(progress)})
-        temporary.replace(path)
+        save_safetensors(path, arrays, {"progress": json.dumps(progress)})
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint of the same recipe.

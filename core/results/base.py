@@ -119,10 +119,11 @@ class AnalysisResult(Result):
 
         Raises:
             ValueError: for another ending.
+            SaveError: if the file cannot be written; what was there before is intact.
         """
         from .save import save
 
-        return save(self, Path(path), options)
+        return save(self, Path(path).expanduser(), options)
 
 
 def find_visualizer(candidates: list[Any], result: AnalysisResult, backend: str | None) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..files import write_bytes, write_text
 from .base import AnalysisResult
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -18,21 +20,26 @@ def save(result: AnalysisResult, path: Path, options: dict[str, Any]) -> Path:
     A page is plotly's, its program included, so that it opens anywhere and loads nothing; or
     HTML of its own where the result has no plotly picture, or ``backend="html"`` asks for it.
 
+    What was at `path` is replaced when all of the new file is on the disk, and not before.
+
     Raises:
         ValueError: for an ending that nothing writes.
         PluginError: if nothing draws the result in that way.
+        SaveError: if the file cannot be written.
     """
     ending = path.suffix.lower()
     if ending in (".json", ".md"):
         if options:
             raise ValueError(f"a {ending} file takes no options of a picture: {sorted(options)}")
         text = result.to_json(indent=2) if ending == ".json" else result.to_markdown()
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     elif ending == ".html":
-        path.write_text(_page(result, **options), encoding="utf-8")
+        write_text(path, _page(result, **options))
     elif ending in PICTURES:
         figure = result.plot(backend="matplotlib", **options)
-        figure.savefig(path, dpi=160, bbox_inches="tight")
+        image = io.BytesIO()
+        figure.savefig(image, dpi=160, bbox_inches="tight", format=ending[1:])
+        write_bytes(path, image.getvalue())
     else:
         raise ValueError(f"cannot write {path.name!r}: use one of {', '.join(ENDINGS)}.")
     return path

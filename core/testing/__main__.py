@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from ..files import write_text
 from .matrix import LIMIT_BYTES, as_json, examine, examine_all, missing_files
 from .table import page
 
@@ -34,7 +35,7 @@ def main() -> int:
         sys.stdout.write((as_json(outcome) if options.json else outcome.line()) + "\n")
         sys.stdout.flush()
     if options.table is not None:
-        options.table.write_text(page(outcomes), encoding="utf-8")
+        write_text(options.table, page(outcomes))
     missing = missing_files() if options.all else []
     for file in missing:
         sys.stdout.write(f"{file:26} missing      no configuration covers this file of mlx-lm\n")

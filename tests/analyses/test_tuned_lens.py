@@ -205,13 +205,13 @@ def test_broken_files_are_refused(tmp_path):
     weights, facts = tmp_path / "lens.npz", tmp_path / "lens.json"
     content = json.loads(facts.read_text())
     facts.write_text(json.dumps({**content, "hidden_dim": 5}))
-    with pytest.raises(LoadError, match="weight of layer 0"):
+    with pytest.raises(LoadError, match=r"'0\.weight\.npy' is float32 \(4, 4\)"):
         TunedLens.load(tmp_path / "lens")
     facts.write_text(json.dumps({**content, "format": "other"}))
     with pytest.raises(LoadError, match="no tuned lens"):
         TunedLens.load(tmp_path / "lens")
     facts.write_text("{")
-    with pytest.raises(LoadError, match="broken"):
+    with pytest.raises(LoadError, match="cannot be read"):
         TunedLens.load(tmp_path / "lens")
     facts.write_text(json.dumps(content))
     weights.write_bytes(weights.read_bytes()[:100])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
+from pathlib import Path
 from typing import Any, Literal
 
 from matplotlib.figure import Figure
+
+from mlxray.files import write_bytes
 
 from .display import in_notebook, show_in_notebook
 
@@ -16,6 +20,25 @@ class Picture(Figure):
 
     Notebooks draw it where it is the last value of a cell; `show` displays it anywhere else.
     """
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """Write the picture, as matplotlib's own `savefig`; a file is replaced when it is whole.
+
+        Raises:
+            SaveError: if the file cannot be written; what was there before is intact.
+        """
+        if not isinstance(fname, (str, os.PathLike)):
+            super().savefig(fname, **options)
+            return
+        path = Path(fname)
+        if not path.suffix and "format" not in options:
+            from matplotlib import rcParams
+
+            path = path.with_name(f"{path.name}.{rcParams['savefig.format']}")
+        options.setdefault("format", path.suffix[1:].lower())
+        image = io.BytesIO()
+        super().savefig(image, **options)
+        write_bytes(path, image.getvalue())
 
     def _repr_png_(self) -> bytes:
         image = io.BytesIO()

@@ -123,5 +123,5 @@ def test_files_that_are_something_else_are_refused(saved, tmp_path):
             SteeringVector.load(path)
     with pytest.raises(LoadError, match="no file"):
         SteeringVector.load(tmp_path / "missing.safetensors")
-    with pytest.raises(LoadError, match="no file"):
+    with pytest.raises(LoadError, match="it is a folder"):
         SteeringVector.load(tmp_path)
