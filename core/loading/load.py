@@ -14,8 +14,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import checkpoint, lora, quantisation
 from ..arrays import arrays_of
 from ..errors import LoadError
+from ..files import check_file, read_json
 
 #: A safetensors header longer than this is refused, as the format's own library does.
 MAX_HEADER = 100_000_000
@@ -58,18 +60,21 @@ def load(
         LoadError: if it cannot be found, reached or read.
     """
     folder = _folder(source, trust_remote_code)
-    _check_folder(folder, trust_remote_code)
+    shards = _check_folder(folder, trust_remote_code)
     from mlx_lm.utils import load_model, load_tokenizer
 
     # Older versions of mlx-lm run a checkpoint's code without asking; `_check_folder` asked.
     known = inspect.signature(load_model).parameters
     trust = {"trust_remote_code": trust_remote_code} if "trust_remote_code" in known else {}
-    try:
-        model, config = load_model(folder, **trust)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise LoadError(f"cannot load the model in {str(folder)!r}: {_line(error)}") from error
+    with checkpoint.folder_of(folder, shards) as place:
+        try:
+            model, config = load_model(place, **trust)
+        except MemoryError:
+            raise
+        except Exception as error:
+            said = _line(error).replace(str(place), str(folder))
+            raise LoadError(f"cannot load the model in {str(folder)!r}: {said}") from error
+    quantisation.check_unpacked(model, folder)
     if lora_path is not None:
         model = _fine_tuned(model, Path(lora_path).expanduser())
     if not any(
@@ -89,18 +94,18 @@ def load(
 
 
 def _fine_tuned(model: nn.Module, folder: Path) -> nn.Module:
-    for name in ("adapter_config.json", "adapters.safetensors"):
-        if not (folder / name).is_file():
+    for name in (lora.CONFIG, lora.WEIGHTS):
+        if not (folder / name).exists() and not (folder / name).is_symlink():
             raise LoadError(f"{str(folder)!r} has no {name}: not what mlx-lm's fine-tuning saves.")
-    check_safetensors(folder / "adapters.safetensors")
-    from mlx_lm.utils import load_adapters
-
+    kind, config = lora.read_adapter(folder)
+    tensors = check_safetensors(folder / lora.WEIGHTS)
+    lora.check_arrays(kind, set(tensors), folder)
     try:
-        changed: nn.Module = load_adapters(model, str(folder))
+        return lora.put_in(model, folder, kind, config, set(tensors))
+    except LoadError:
+        raise
     except Exception as error:
         raise LoadError(f"cannot put {str(folder)!r} into the model: {_line(error)}") from error
-    changed.eval()
-    return changed
 
 
 def _folder(source: str, trust_remote_code: bool) -> Path:
@@ -112,6 +117,8 @@ def _folder(source: str, trust_remote_code: bool) -> Path:
         path = Path(source).expanduser()
         if source and path.exists():
             return path
+        if source and path.is_symlink():
+            raise LoadError(f"{source!r} is a link that leads nowhere.")
     except (OSError, RuntimeError) as error:
         raise LoadError(f"{reprlib.repr(source)} is no folder: {_line(error)}") from error
     looks_local = source.startswith((".", "/", "~")) or source.count("/") != 1
@@ -132,16 +139,14 @@ def _folder(source: str, trust_remote_code: bool) -> Path:
         ) from error
 
 
-def _check_folder(folder: Path, trust_remote_code: bool) -> None:
+def _check_folder(folder: Path, trust_remote_code: bool) -> list[Path]:
+    """The shards of a checkpoint whose files all say the same."""
     if not folder.is_dir():
         raise LoadError(f"{str(folder)!r} is not a folder.")
     config = folder / "config.json"
-    try:
-        facts = json.loads(config.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LoadError(f"{str(folder)!r} has no config.json: not an mlx-lm checkpoint.") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise LoadError(f"{str(config)!r} cannot be read: {_line(error)}") from error
+    if not config.exists() and not config.is_symlink():
+        raise LoadError(f"{str(folder)!r} has no config.json: not an mlx-lm checkpoint.")
+    facts = read_json(config, checkpoint.MAX_CONFIG)
     if not isinstance(facts, dict) or not isinstance(facts.get("model_type"), str):
         raise LoadError(f"{str(config)!r} does not name a model_type.")
     if facts.get("model_file") is not None and not trust_remote_code:
@@ -149,23 +154,35 @@ def _check_folder(folder: Path, trust_remote_code: bool) -> None:
             f"{str(folder)!r} wants to run Python code of its own ({facts['model_file']!r}). "
             "If you trust it, pass trust_remote_code=True."
         )
-    shards = sorted(folder.glob("model*.safetensors"))
-    if not shards:
-        raise LoadError(f"{str(folder)!r} has no model*.safetensors.")
-    for shard in shards:
-        check_safetensors(shard)
+    checkpoint.check_entries(folder, PATTERNS)
+    shards, where = checkpoint.find_shards(folder)
+    tensors = {shard: check_safetensors(shard) for shard in shards}
+    checkpoint.check_tensors(tensors, where)
+    names = [name for found in tensors.values() for name in found]
+    checkpoint.check_sizes(facts, len(names), sum(shard.stat().st_size for shard in shards))
+    foreign = quantisation.foreign_quantisation(facts, folder)
+    if foreign is not None:
+        quantisation.check_quantisation(foreign, folder, names)
+    return shards
 
 
-def check_safetensors(path: Path) -> None:
+def check_safetensors(path: Path) -> list[str]:
     """See that a safetensors file is whole before MLX maps it.
 
+    Returns:
+        The names of its tensors.
+
     Raises:
-        LoadError: if its header is unreadable or contradicts itself, or the file ends before its
-            tensors do.
+        LoadError: if it is no file, its header is unreadable or contradicts itself, or the file
+            ends before its tensors do.
     """
-    size = path.stat().st_size
+    size = check_file(path)
     broken = f"{str(path)!r} is not a whole safetensors file"
-    with path.open("rb") as file:
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise LoadError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+    with opened as file:
         start = file.read(8)
         if len(start) < 8:
             raise LoadError(f"{broken}: {size} bytes. Fetch it again.")
@@ -185,6 +202,7 @@ def check_safetensors(path: Path) -> None:
     missing = max((end for _, end, _ in extents), default=0) + 8 + length - size
     if missing > 0:
         raise LoadError(f"{broken}: the last {missing} bytes are missing. Fetch it again.")
+    return [name for _, _, name in extents]
 
 
 def _extent(name: str, entry: Any) -> tuple[int, int, str]:

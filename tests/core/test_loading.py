@@ -224,7 +224,7 @@ def test_a_missing_tensor_and_a_missing_shard(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()
     checkpoint(tmp_path, shards=3)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
-    fails(str(tmp_path), "cannot load the model")
+    fails(str(tmp_path), "2 of 3 shards: 'model-00002-of-00003.safetensors' is missing")
 
 
 def test_every_truncation_of_a_checkpoint(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def test_adapters_that_cannot_be_used(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-64])
     with pytest.raises(LoadError, match="safetensors"):
         InterpretableModel(source, lora_path=lora_path)
-    mx.save_safetensors(str(weights), {"model.layers.9.lora_a": mx.zeros((2, 2))})
+    names = ("model.layers.9.lora_a", "model.layers.9.lora_b")
+    mx.save_safetensors(str(weights), {name: mx.zeros((2, 2)) for name in names})
     with pytest.raises(LoadError, match="cannot put"):
         InterpretableModel(source, lora_path=lora_path)
     with pytest.raises(InputError, match="by name"):

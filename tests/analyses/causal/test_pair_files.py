@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 
@@ -95,9 +96,33 @@ def test_size_limit_and_things_that_are_no_files(write, tmp_path):
     with pytest.raises(InputError, match="there is no file"):
         read_pairs(tmp_path / "none.csv")
     os.mkfifo(tmp_path / "pipe.csv")
-    for odd in ("pipe.csv", ""):
-        with pytest.raises(InputError):
-            read_pairs(tmp_path / odd)
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    (tmp_path / "dangling.csv").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.csv").mkdir()
+    odd = {"pipe": "a pipe", "loop": "itself", "dangling": "a link to", "folder": "a folder"}
+    for name, said in odd.items():
+        with pytest.raises(InputError, match=said):
+            read_pairs(tmp_path / f"{name}.csv")
+
+
+def test_many_columns_cost_no_more_than_their_bytes(write):
+    """Each column name was compared with all others; 20,000 took minutes."""
+    columns = ",".join(f"column_{i}" for i in range(40_000))
+    path = write("a.csv", f"{HEADER.strip()},{columns}\n" + f"a,b,c,d{',x' * 40_000}\n" * 2)
+    start = time.process_time()
+    assert len(read_pairs(path, metadata="rest")) == 2
+    with pytest.raises(InputError, match="unknown column 'column_0'"):
+        read_pairs(path)
+    with pytest.raises(InputError, match="no column 'cleen'"):
+        read_pairs(path, clean="cleen", metadata="rest")
+    path = write("b.csv", ",".join("c" * 2000 + str(i) for i in range(5000)))
+    with pytest.raises(InputError, match="holds no pairs"):
+        read_pairs(path)
+    path = write("b.csv", path.read_text() + "\n" + ",".join(["x"] * 5000))
+    with pytest.raises(InputError, match="no column 'clean'") as error:
+        read_pairs(path)
+    assert len(str(error.value)) < 2000
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("cell", ["x", "-1", "1.5", "", "٣", "9" * 30])
