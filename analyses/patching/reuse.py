@@ -65,14 +65,21 @@ class Prefixes:
     def __init__(self, layout: Layout, ids: mx.array) -> None:
         from mlx_lm.models.cache import KVCache
 
-        self._caches = [KVCache() for _ in range(layout.n_layers)]
-        Run(layout).execute(ids, cache=self._caches)
-        mx.eval([cache.state[:2] for cache in self._caches])
+        caches = [KVCache() for _ in range(layout.n_layers)]
+        Run(layout).execute(ids, cache=caches)
+        # Copies, for a cache has room for 256 positions and more.
+        length = ids.shape[1]
+        self._pairs = [
+            tuple(mx.contiguous(state[:, :, :length]) for state in cache.state[:2])
+            for cache in caches
+        ]
+        mx.eval(self._pairs)
 
     def caches(self, length: int) -> list[PrefixCache]:
         """One cache for each layer, holding the first `length` positions."""
-        pairs = [cache.state[:2] for cache in self._caches]
-        return [PrefixCache(keys[:, :, :length], values[:, :, :length]) for keys, values in pairs]
+        return [
+            PrefixCache(keys[:, :, :length], values[:, :, :length]) for keys, values in self._pairs
+        ]
 
 
 def reusable(layout: Layout, component: str) -> bool:
@@ -81,18 +88,9 @@ def reusable(layout: Layout, component: str) -> bool:
     Not where the model keeps something else than keys and values (a state-space layer), which is
     tried once for each model, nor for points that have an axis of key positions.
     """
-    from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
-
     point = POINTS.get(component)
     names = point.axes.split() if point else []
     if names.count("S") > 1 or "K" in names:
-        return False
-    try:
-        caches = make_prompt_cache(layout.root)
-    except AttributeError:
-        return False
-    kinds = {type(cache) for cache in caches}
-    if not kinds <= {KVCache, RotatingKVCache} or len(caches) != layout.n_layers:
         return False
     if layout not in _continuable:
         _continuable[layout] = _try_prefix(layout)
@@ -104,6 +102,15 @@ _continuable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
 
 def _try_prefix(layout: Layout) -> bool:
     """Whether keys and values are all that a position takes from earlier ones."""
+    from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+
+    try:
+        caches = make_prompt_cache(layout.root)
+    except AttributeError:
+        return False
+    kinds = {type(cache) for cache in caches}
+    if not kinds <= {KVCache, RotatingKVCache} or len(caches) != layout.n_layers:
+        return False
     ids = mx.array([[0, 1, 2, 1]])
     expected = execute_at(Run(layout), ids, [3])
     try:
@@ -135,12 +142,25 @@ def adds_itself(layout: Layout, patch: Patch) -> float:
     return float(patch.component == "mlp_add")
 
 
-def grower(joining: mx.array, *, fresh: bool) -> Callable[[Call], None]:
-    """Rows (n, S, D) that join a module's first argument, or take its place."""
+def grower(joining: mx.array, *, present: int, size: int) -> Callable[[Call], None]:
+    """Rows (n, S, D) that join a module's first argument.
+
+    Args:
+        joining: The rows.
+        present: Rows of the argument that stay before them, 0 if they take its place; what comes
+            after those has only filled up the batch.
+        size: Rows that the batch has then, at least ``present + n``: copies of the last row fill
+            it up.
+    """
 
     def grow(call: Call) -> None:
-        present = [] if fresh else [first_argument(call)]
-        set_first_argument(call, mx.concatenate([*present, joining]))
+        parts = [joining]
+        if present:
+            parts = [first_argument(call)[:present], joining]
+        missing = size - present - joining.shape[0]
+        if missing:
+            parts.append(mx.broadcast_to(joining[-1:], (missing, *joining.shape[1:])))
+        set_first_argument(call, mx.concatenate(parts))
 
     return grow
 
@@ -170,7 +190,7 @@ def _try_joining(layout: Layout) -> bool:
     for layer in range(layout.n_layers):
         residual = run.read(("resid_pre", layer))
         before = joined.handler(layout.block(layer)).changes.before
-        before.append(grower(residual, fresh=layer == 0))
+        before.append(grower(residual, present=layer, size=layer + 1))
     try:
         found = joined.execute(ids)
         mx.eval(found, expected)

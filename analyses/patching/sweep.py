@@ -7,6 +7,9 @@ block reads the patched value. What lies before the first row's layer is skipped
 the first patched one are reused, and the head sees only the positions that are asked for. The
 numbers are those of one full forward pass per cell, up to the rounding of sums and of differently
 shaped matrix products.
+
+On CUDA batches have few different sizes, for MLX plans fused attention there anew for every shape
+that it meets. A plan takes longer than several blocks of a large model, and only 256 are kept.
 """
 
 from __future__ import annotations
@@ -47,8 +50,16 @@ DEFAULT_BUDGET = 1 << 30
 #: Rows × tokens of one pass beyond which larger batches no longer run faster.
 ENOUGH_TOKENS = 4096
 
-#: Prefixes are reused in multiples of this many positions, so that passes stay large.
+#: Prefixes are reused in multiples of at least this many positions, so that passes stay large.
 PREFIX_STEP = 4
+
+#: Where each new shape costs time: how many prefixes a sweep has, and sizes the batch of a pass.
+FEW = 8
+
+
+def shapes_cost() -> bool:
+    """Whether each new shape of an array costs the device time."""
+    return bool(mx.cuda.is_available() and mx.default_device() == mx.gpu)
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,7 @@ class Sweep:
         self.positions = [base.index(0, p) for p in positions]
         self.budget = budget
         self.dictionary = dictionary
+        self._few_shapes = shapes_cost()
         self._own: dict[str, mx.array] = {}
         self._prefixes: Prefixes | None = None
 
@@ -163,40 +175,48 @@ class Sweep:
         found = []
         for prefix, indices in sorted(groups.items()):
             order = sorted(indices, key=lambda i: self._joins(cells[i]))
-            most = self.rows_per_pass(prefix)
-            found += [(prefix, order[i : i + most]) for i in range(0, len(order), most)]
+            # In equal parts: a last pass of a few rows costs nearly as much as a full one.
+            rows = -(-len(order) // -(-len(order) // self.rows_per_pass(prefix)))
+            found += [(prefix, order[i : i + rows]) for i in range(0, len(order), rows)]
         return found
 
     def _prefix(self, cell: Cell) -> int:
         """How many leading positions the cell's row need not compute, in steps."""
         first = min(-1 if p.position is None else p.position for p in cell)
         wanted = min([first, *self.positions])
-        if wanted < PREFIX_STEP or not all(reusable(self.layout, p.component) for p in cell):
+        few = -(-self.ids.shape[1] // FEW) if self._few_shapes else 0
+        step = max(PREFIX_STEP, few)
+        if wanted < step or not all(reusable(self.layout, p.component) for p in cell):
             return 0
-        return wanted - wanted % PREFIX_STEP
+        return wanted - wanted % step
 
     def rows_per_pass(self, prefix: int = 0) -> int:
         """Rows that fit the budget and still make a pass faster."""
         tokens = self.ids.shape[1] - prefix
         # The base run's keys and values stay beside the rows.
-        fit = max(1, self.budget // self.row_bytes() - 1)
+        fit = max(1, (self.budget - self.row_bytes()) // self.row_bytes(prefix))
         return int(min(fit, max(1, ENOUGH_TOKENS // tokens)))
 
-    def row_bytes(self) -> int:
+    def row_bytes(self, prefix: int = 0) -> int:
         """Bytes that one row of a pass takes at most, from the widths of the model.
 
         Sixteen arrays of the stream's width, four of the widest projection's, and three of the
-        attention scores' live at once; measured peaks stay below.
+        attention scores' live at once, and with a prefix its keys and values for each row;
+        measured peaks stay below. Scores and logits count as float32, which they may become.
         """
         block = self.layout.modules[self.layout.block(0)]
         sizes = [m.weight.shape[0] for m in block.modules() if "weight" in m]
-        width = self.own("layers.0.resid_pre").shape[-1] if resumable(self.layout) else max(sizes)
+        width, size = max(sizes), 4
+        if resumable(self.layout):
+            stream = self.own("layers.0.resid_pre")
+            width, size = stream.shape[-1], stream.itemsize
         widest = max(sizes, default=width)
-        tokens = self.ids.shape[1]
+        whole = self.ids.shape[1]
+        tokens = whole - prefix
         vocabulary = self.model.tokens.vocabulary or width
-        hidden = tokens * (16 * width + 4 * max(widest, width))
-        scores = 3 * self._heads() * tokens**2
-        return int(4 * (hidden + scores + len(self.positions) * vocabulary))
+        hidden = tokens * (16 * width + 4 * max(widest, width)) + 2 * prefix * width
+        scores = 3 * self._heads() * tokens * whole
+        return int(size * hidden + 4 * (scores + len(self.positions) * vocabulary))
 
     def _heads(self) -> int:
         try:
@@ -243,11 +263,11 @@ class Sweep:
         """What running these cells will take."""
         passes = self.passes(cells)
         layers = self.layout.n_layers
-        rows = max((len(indices) for _, indices in passes), default=0)
+        largest = max((len(rows) * self.row_bytes(prefix) for prefix, rows in passes), default=0)
         return Plan(
             len(cells),
             len(passes),
-            (rows + 1) * self.row_bytes(),
+            largest + self.row_bytes(),
             sum(layers - self._joins(cells[i])[0] for _, indices in passes for i in indices),
         )
 
@@ -307,10 +327,19 @@ class Sweep:
                 mx.eval(logits)
                 yield [index], logits
             return
+        waiting: tuple[list[int], mx.array] | None = None
         for prefix, indices in self.passes(cells)[share]:
+            # Built, not evaluated, while the device still works on the pass before.
             logits = self._pass([cells[i] for i in indices], values, prefix)
-            mx.eval(logits)
-            yield indices, logits
+            if waiting is not None:
+                mx.eval(waiting[1])
+                yield waiting
+            mx.async_eval(logits)
+            waiting = indices, logits
+            del logits
+        if waiting is not None:
+            mx.eval(waiting[1])
+            yield waiting
 
     def _pass(self, cells: Sequence[Cell], values: Values, prefix: int) -> mx.array:
         """Logits of cells sorted by joining layer, in one pass with a growing batch."""
@@ -319,18 +348,23 @@ class Sweep:
         first, _ = places[0]
         for layer in range(first):
             run.skip(self.layout.block(layer), first_argument)
+        present, step = 0, -(-len(cells) // FEW) if self._few_shapes else 1
         for layer, together in groupby(sorted(set(places)), key=itemgetter(0)):
             groups = [[c for c, at in zip(cells, places, strict=True) if at == p] for p in together]
-            rows = mx.concatenate([self._joining(group, values) for group in groups])
-            grow = grower(rows[:, prefix:], fresh=layer == first)
+            rows = mx.concatenate([self._joining(group, values) for group in groups])[:, prefix:]
+            count = present + rows.shape[0]
+            size = min(len(cells), -(-count // step) * step)
+            grow = grower(rows, present=present, size=size)
             behind = layer == self.layout.n_layers
             path = self.layout.adapter.final_norm if behind else self.layout.block(layer)
             run.handler(path).changes.before.append(grow)
+            present = count
         patches = [
             (row, patch)
             for row, cell in enumerate(cells)
+            for joined in [self._added(cell)]
             for patch in cell
-            if patch is not self._added(cell)
+            if patch is not joined
         ]
         run.plan_edits(self._edits(patches, values, prefix))
         positions = [p - prefix for p in self.positions]
