@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 from mlxray.display import counted
 from mlxray.results.base import AnalysisResult
+from mlxray.results.edge_table import Edge, EdgeTable
 
-Edge = tuple[str, str, float]
+__all__ = ["CircuitResult", "Edge", "EdgeScoresResult", "base_node", "connected"]
 
 
 def base_node(receiver: str) -> str:
@@ -126,21 +127,28 @@ class EdgeScoresResult(AnalysisResult):
 
     Attributes:
         scores: (sender, receiver, score) of each edge: the estimated change of the metric when
-            the edge carries the corrupted run's value.
+            the edge carries the corrupted run's value. A sequence; that of a method is an
+            `EdgeTable`, which makes an edge when it is asked for.
         method: ``"EAP"``, ``"EAP-IG"``, …
         clean_value, corrupted_value: The metric in the two runs.
     """
 
     result_type: ClassVar[str] = "edge_scores"
 
-    scores: list[Edge]
+    scores: Sequence[Edge]
     method: str
     clean_value: float
     corrupted_value: float
 
     def top(self, k: int = 10) -> list[Edge]:
         """The k edges with the largest absolute score."""
-        return sorted(self.scores, key=lambda e: -abs(e[2]))[:k]
+        return self._table.strongest(k)
+
+    @property
+    def _table(self) -> EdgeTable:
+        return (
+            self.scores if isinstance(self.scores, EdgeTable) else EdgeTable.from_edges(self.scores)
+        )
 
     def circuit(self, *, edges: int | None = None, threshold: float | None = None) -> CircuitResult:
         """The strongest edges that lie on a path from the embedding to the logits.
@@ -154,9 +162,7 @@ class EdgeScoresResult(AnalysisResult):
         """
         if (edges is None) == (threshold is None):
             raise ValueError("give edges=… or threshold=…, one of them.")
-        chosen = self.top(edges) if edges is not None else self.top(len(self.scores))
-        if threshold is not None:
-            chosen = [edge for edge in chosen if abs(edge[2]) >= threshold]
+        chosen = self.top(edges) if edges is not None else self._table.reaching(threshold or 0.0)
         return CircuitResult(connected(chosen), threshold, len(self.scores), method=self.method)
 
     def summary(self) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arrays import nested, number
+from mlxray.arrays import number
 from mlxray.errors import InputError
+from mlxray.results.edge_table import EdgeTable
 
+from ..causal.edge_gradients import Part, gradient_parts
 from ..datasets.prompts import UnequalPair, pair
 from ..patching.measure import Measure, MetricLike, bind, last_logits
 from .circuit_result import EdgeScoresResult
-from .edges import Graph, graph_of, receiver_gradients, sent
+from .edges import Graph, graph_of, sent
 
 
 def edge_scores(
@@ -42,13 +44,13 @@ def edge_scores(
     Returns:
         (receivers, senders), zero where the receiver cannot read the sender.
     """
-    total = mx.zeros((len(graph.receivers), *senders.shape[1:]))
+    total = mx.zeros((len(graph.receivers), len(graph.senders)))
     for step in range(steps):
         embed = None
         if steps > 1:
             share = (step + 0.5) / steps
             embed = senders[0] + share * (others[0] - senders[0])
-        _, gradient = receiver_gradients(
+        _, parts = gradient_parts(
             model.layout,
             graph,
             ids,
@@ -56,12 +58,48 @@ def edge_scores(
             embed=embed,
             positions=[position],
         )
-        total = total + gradient.astype(mx.float32)
+        total = total + mx.concatenate(_contracted(graph, parts, others - senders))
         mx.eval(total)
-    deltas = (others - senders).astype(mx.float32)
-    scores = mx.einsum("vbsd,ubsd->vu", total / steps, deltas) * graph.mask()
+    scores = total / steps * graph.mask()
     mx.eval(scores)
     return scores
+
+
+#: Bytes of float32 that one product of gradients and changes may take.
+PRODUCT_BYTES = 1 << 30
+
+
+def _contracted(graph: Graph, parts: Iterable[Part], changes: mx.array) -> list[mx.array]:
+    """For each part (receivers, senders): gradients times what the senders change, evaluated.
+
+    Args:
+        graph: The model's.
+        parts: Of all receivers.
+        changes: (senders, B, S, D).
+    """
+    found: list[mx.array] = []
+    for receivers, gradient in parts:
+        upstream = graph.upstream[receivers.start]
+        scores = _product(gradient, changes[:upstream])
+        # Described while the device still works on the part before, and no further ahead.
+        mx.eval(found[-1:])
+        found.append(mx.pad(scores, [(0, 0), (0, len(graph.senders) - upstream)]))
+        mx.async_eval(found[-1])
+    return found
+
+
+def _product(gradient: mx.array, changes: mx.array) -> mx.array:
+    """(receivers, B, S, D) and (senders, B, S, D) → (receivers, senders) float32."""
+    rows, tokens = gradient.shape[0] + changes.shape[0], gradient.shape[2]
+    most = max(1, PRODUCT_BYTES // (4 * rows * gradient[0, :, :1].size))
+    total = mx.zeros((gradient.shape[0], changes.shape[0]))
+    for first in range(0, tokens, most):
+        some = slice(first, first + most)
+        flat = [
+            x[:, :, some].reshape(x.shape[0], -1).astype(mx.float32) for x in (gradient, changes)
+        ]
+        total = total + flat[0] @ flat[1].T
+    return total
 
 
 @analysis(result=EdgeScoresResult)
@@ -119,8 +157,7 @@ def edge_attribution_patching(
         steps=steps,
         position=first.index(0, position),
     )
-    matrix = nested(scores)
-    edges = [(s, r, matrix[graph.receiver(r)][graph.sender(s)]) for s, r in graph.edges]
+    edges = EdgeTable.of(graph.senders, graph.receivers, graph.upstream, scores)
     return EdgeScoresResult(
         edges,
         "EAP" if steps == 1 else "EAP-IG",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -59,11 +60,18 @@ class Graph:
 
     def sender(self, name: str) -> int:
         """Index of a sender. Raises AddressError with the nearest names."""
-        return _index(name, self.senders, "sender")
+        return _index(name, self._places[0], "sender")
 
     def receiver(self, name: str) -> int:
         """Index of a receiver. Raises AddressError with the nearest names."""
-        return _index(name, self.receivers, "receiver")
+        return _index(name, self._places[1], "receiver")
+
+    @cached_property
+    def _places(self) -> tuple[dict[str, int], dict[str, int]]:
+        senders, receivers = (
+            {n: i for i, n in enumerate(x)} for x in (self.senders, self.receivers)
+        )
+        return senders, receivers
 
     def mask(self) -> mx.array:
         """(receivers, senders) float32: 1 where the receiver can read the sender."""
@@ -72,10 +80,10 @@ class Graph:
         return mx.where(reads, 1.0, 0.0)
 
 
-def _index(name: str, names: Sequence[str], kind: str) -> int:
-    if name not in names:
-        raise AddressError(f"there is no {kind} {name!r}. {nearest(name, names)}")
-    return names.index(name)
+def _index(name: str, places: dict[str, int], kind: str) -> int:
+    if name not in places:
+        raise AddressError(f"there is no {kind} {name!r}. {nearest(name, list(places))}")
+    return places[name]
 
 
 def graph_of(layout: Layout) -> Graph:
@@ -272,47 +280,3 @@ def patched_logits(
 
     rows = mx.broadcast_to(ids, (count, ids.shape[1]))
     return EdgePass(layout, graph, change).execute(rows, positions)[0]
-
-
-def receiver_gradients(
-    layout: Layout,
-    graph: Graph,
-    ids: mx.array,
-    metric: Callable[[mx.array], mx.array],
-    *,
-    embed: mx.array | None = None,
-    positions: Sequence[int] | None = None,
-) -> tuple[mx.array, mx.array]:
-    """A number of the logits, and its gradient with respect to what each receiver reads.
-
-    Args:
-        layout, graph: The model.
-        ids: (B, S) ids.
-        metric: Logits (B, S, V) → a scalar.
-        embed: (B, S, D) in place of the embedding.
-        positions: Give `metric` the logits of these positions only.
-
-    Returns:
-        The number, and (receivers, B, S, D); evaluated.
-    """
-    stream = embed if embed is not None else embedding_of(layout, ids)
-    probes = mx.zeros((len(graph.receivers), *stream.shape), dtype=stream.dtype)
-
-    def value(probes: mx.array) -> mx.array:
-        def change(receivers: slice, stream: mx.array, written: list[mx.array]) -> mx.array:
-            return stream[None] + probes[receivers]
-
-        run = EdgePass(layout, graph, change, embed=embed, record=False)
-        return metric(run.execute(ids, positions)[0]).reshape(())
-
-    number, gradient = mx.value_and_grad(value)(probes)
-    mx.eval(number, gradient)
-    return number, gradient
-
-
-def embedding_of(layout: Layout, ids: mx.array) -> mx.array:
-    """The embedding that enters the first block (B, S, D), lazy."""
-    run = Run(layout, watch=["embed"])
-    run.execute(ids)
-    value: mx.array = run.read("embed")
-    return value

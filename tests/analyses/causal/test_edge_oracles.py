@@ -8,6 +8,7 @@ from mlxray.analyses import acdc, edge_attribution_patching
 from mlxray.analyses.circuits.circuit import edge_weights
 from mlxray.analyses.circuits.circuit_result import connected
 from mlxray.analyses.circuits.edges import EdgePass, graph_of, patched_logits, sent
+from mlxray.results.edge_table import EdgeTable
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
@@ -120,3 +121,18 @@ def test_what_a_removed_edge_carries(ablation, threshold):
     losses = {(s, r): loss for s, r, loss in expected}
     for sender, receiver, loss in found.edges:
         assert loss == pytest.approx(losses[sender, receiver], rel=1e-3, abs=1e-5)
+
+
+def test_edges_are_made_when_they_are_asked_for(monkeypatch):
+    """A model of billions of parameters has millions of them."""
+    made, plain = [], EdgeTable._made
+
+    def counting(self, indices):
+        found = plain(self, indices)
+        made.extend(found)
+        return found
+
+    monkeypatch.setattr(EdgeTable, "_made", counting)
+    found = edge_attribution_patching(small_llama(), CLEAN, CORRUPTED, metric="l2")
+    assert len(found.scores) > 300 and len(found.top(3)) == 3
+    assert len(made) < 10

@@ -6,13 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxray.analyses.circuits.edges import (
-    EdgePass,
-    graph_of,
-    patched_logits,
-    receiver_gradients,
-    sent,
-)
+from mlxray.analyses.causal import edge_gradients
+from mlxray.analyses.causal.edge_gradients import gradient_parts
+from mlxray.analyses.circuits.edges import EdgePass, graph_of, patched_logits, sent
 from mlxray.errors import AddressError, PointAbsent
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
@@ -34,6 +30,16 @@ def weights(graph, *edges):
 
 def close(a, b):
     return mx.allclose(a, b, rtol=1e-5, atol=5e-6).item()
+
+
+def gradients(layout, graph, ids, metric, **options):
+    """The metric and (receivers, B, S, D), from parts that follow one another."""
+    value, parts = gradient_parts(layout, graph, ids, metric, **options)
+    parts = list(parts)
+    ends = [part.stop for part, _ in parts]
+    assert [part.start for part, _ in parts] == [0, *ends[:-1]]
+    assert ends[-1] == len(graph.receivers)
+    return value, mx.concatenate([gradient for _, gradient in parts])
 
 
 def test_no_edge_is_this_run_and_all_edges_are_the_other(model):
@@ -107,7 +113,7 @@ def test_gradient_against_central_differences(model, receiver):
     def metric(logits):
         return logits[0, -1, 3] - logits[0, -1, 4]
 
-    value, gradient = receiver_gradients(layout, graph, IDS, metric)
+    value, gradient = gradients(layout, graph, IDS, metric)
     assert close(value, metric(model.model(IDS)))
     at = graph.receiver(receiver)
     direction = gradient[at] / mx.linalg.norm(gradient[at])
@@ -123,6 +129,44 @@ def test_gradient_against_central_differences(model, receiver):
     expected = mx.sum(gradient[at] * direction).item()
     assert expected > 0
     assert slope == pytest.approx(expected, rel=2e-2, abs=2e-4)
+
+
+def test_gradient_is_that_of_a_row_for_each_receiver(model):
+    """The other way: one pass in which every receiver has an input of its own."""
+    layout, graph = model.layout, graph_of(model.layout)
+    ids = mx.concatenate([IDS, OTHER])
+
+    def metric(logits):
+        return mx.sum(mx.sin(logits[:, -1, :5])) - mx.sum(logits[:, 4, 7] ** 2)
+
+    def value(probes):
+        def change(part, stream, written):
+            return stream[None] + probes[part]
+
+        return metric(EdgePass(layout, graph, change, embed=embed).execute(ids)[0])
+
+    embed = 0.5 * mx.random.normal((2, 10, 32))
+    expected = mx.grad(value)(mx.zeros((len(graph.receivers), 2, 10, 32)))
+    _, found = gradients(layout, graph, ids, metric, embed=embed)
+    assert mx.min(mx.max(mx.abs(expected), axis=(1, 2, 3))).item() > 1e-6
+    scale = mx.max(mx.abs(expected)).item()
+    assert mx.allclose(found, expected, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_gradients_in_small_parts_are_the_same(model, monkeypatch, alone):
+    layout, graph = model.layout, graph_of(model.layout)
+
+    def metric(logits):
+        return logits[0, -1, 3] - logits[0, -1, 4]
+
+    _, expected = gradients(layout, graph, IDS, metric)
+    monkeypatch.setattr(edge_gradients, "PART_BYTES", 1)
+    monkeypatch.setattr(edge_gradients, "resumable", lambda layout: alone)
+    _, parts = gradient_parts(layout, graph, IDS, metric)
+    parts = list(parts)
+    assert len(parts) == len(graph.receivers)
+    assert close(mx.concatenate([gradient for _, gradient in parts]), expected)
 
 
 def test_names_are_checked(model):
