@@ -69,6 +69,8 @@ class Layout:
         self._roles: dict[int, Adapter] = {}
         self._inputs: frozenset[int] | None = None
         self._shorts: dict[str, str] = {}
+        #: What traces read in one pass, by what they read first in it; see `Trace`.
+        self.read_together: dict[str, frozenset[str]] = {}
         self._blocks = [
             f"{path}.{index}"
             for path in self.adapter.layers.split(",")

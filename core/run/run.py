@@ -46,7 +46,7 @@ class Run:
         self.edits: list[Edit] = []
         self._frames: list[Frame] = []
         self._attention = False
-        self._everything = everything
+        self.everything = everything
         if everything:
             self._keep_everything()
         self.plan_edits(edits)
@@ -136,7 +136,11 @@ class Run:
         return inner.call(module, *args, **kwargs)
 
     def keeps(self, site: Site) -> bool:
-        """Whether a run of everything keeps what `site` reads: not every module's input."""
+        """Whether this run keeps what `site` reads; one of everything lacks some inputs."""
+        if site.key in self.sites:
+            return True
+        if not self.everything:
+            return False
         if isinstance(site, AttentionSite):
             return site.field in self.handler(site.path).keep_points
         return all(self.handler(path).keep_input for path in site.inputs)
@@ -179,7 +183,7 @@ class Run:
         and each point that the run passed once, but for the large ones (`head_out`, `expert_out`).
         """
         found = {key: site.read(self) for key, site in self.sites.items()}
-        if not self._everything:
+        if not self.everything:
             return found
         for path, module in self.layout.modules.items():
             name, outputs = self.layout.short(path) or "logits", self.handlers[id(module)].outputs

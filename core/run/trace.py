@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
@@ -12,6 +12,7 @@ from weakref import ref
 
 import mlx.core as mx
 
+from ..activations import Activations, Walk
 from ..arrays import arrays_of, held, nested
 from ..errors import TraceError
 from ..interventions import replace_with
@@ -54,6 +55,14 @@ class Trace:
     the output and what was saved. Other activations are not held; `activations` answers for them
     afterwards by running again, and checks that the second run gives the very same output.
 
+    What is read in one trace should come from one pass, and the pass is built before the second
+    read is known. So the layout remembers what was read in earlier traces after the same first
+    read (``layout.read_together``), and the pass keeps just that. A first read that is new keeps
+    everything, which costs time in Python (about as much again as building the pass) and no
+    computation. Where a remembered plan lacks what is read, the pass is built again with
+    everything: the values are the same, and what was read before is computed a second time, once
+    for each such combination.
+
     Attributes:
         model: The model that runs.
         batch: The tokens, right-padded, with the length of each prompt.
@@ -82,6 +91,9 @@ class Trace:
         self._outer: tuple[ref[Trace], ...] | None = None
         self._final: dict[str, Any] = {}
         self._also: list[str] = []
+        self._first: str | None = None
+        self._walk: Walk | None = None
+        self._names: list[str] | None = None
 
     def __enter__(self) -> Trace:
         if self._outer is not None:
@@ -106,7 +118,8 @@ class Trace:
         _open.set(self._outer)
         try:
             if kind is None:
-                run = self._forward()
+                self._check_open()
+                run = self._run or self._begin()
         finally:
             self._over = True
             output, self._run, self._logits = self._logits, None, None
@@ -126,12 +139,13 @@ class Trace:
             TraceError: after the block (use `activations`) or before it.
         """
         site = self.model.layout.site(address)
-        run = self._forward()
+        run = self._run_for(site.key)
         if not run.keeps(site):
             self._also.append(site.key)
-            self._run = self._logits = None
-            run = self._forward()
-        return held(site.read(run))
+            run = self._begin(everything=True)
+        value = held(site.read(run))
+        self._remember(site.key)
+        return value
 
     def save(self, address: AddressLike, name: str | None = None) -> Any:
         """Read the activation and keep it past the block, under `name`."""
@@ -151,10 +165,10 @@ class Trace:
         if self._outer is None or self._over:
             raise TraceError("edits are made inside the block of a trace.")
         self._edits.append((key, change if callable(change) else replace_with(change)))
-        self._run = self._logits = None
+        self._run = self._logits = self._first = None
         self._final.clear()
 
-    def _forward(self) -> Run:
+    def _check_open(self) -> None:
         if self._outer is None:
             raise TraceError("open the trace first: `with model.trace(prompt) as trace:`.")
         self._refuse_if_broken_off()
@@ -162,9 +176,27 @@ class Trace:
             raise TraceError(
                 "the trace is over. Save inside the block, or read trace.activations[…] after it."
             )
-        if self._run is None:
-            self._run, self._logits = self._start(everything=True, watch=self._also)
-        return self._run
+
+    def _run_for(self, key: str) -> Run:
+        """The pass since the last edit; if `key` begins it, with what was read after it before."""
+        self._check_open()
+        if self._run is not None:
+            return self._run
+        self._first = key
+        plan = self.model.layout.read_together.get(key)
+        return self._begin(everything=plan is None, watch=plan or ())
+
+    def _begin(self, *, everything: bool = False, watch: Iterable[str] = ()) -> Run:
+        run, self._logits = self._start(everything=everything, watch=[*watch, *self._also])
+        self._run = run
+        return run
+
+    def _remember(self, key: str) -> None:
+        together = self.model.layout.read_together
+        if self._first is not None:
+            known = together.get(self._first, frozenset())
+            if key not in known:
+                together[self._first] = known | {key}
 
     def _refuse_if_broken_off(self) -> None:
         if self._over and self._reports is None:
@@ -173,7 +205,7 @@ class Trace:
     def _start(self, *, everything: bool, watch: Sequence[AddressLike] = ()) -> tuple[Run, Any]:
         edits = [Edit(a, f, allow_unchanged=self._allow_unchanged) for a, f in self._edits]
         run = Run(self.model.layout, edits=edits, everything=everything, watch=watch)
-        if edits and self._random is None:
+        if self._random is None:
             self._random = random_state()
             return run, run.execute(self.batch.ids)
         with random_from(self._random):
@@ -186,7 +218,8 @@ class Trace:
         """What the model returned: logits (B, S, V). In the block, lazy."""
         self._refuse_if_broken_off()
         if not self._over:
-            self._forward()
+            self._run_for("logits")
+            self._remember("logits")
         return held(self._output if self._over else self._logits)
 
     @property
@@ -216,8 +249,43 @@ class Trace:
 
     def names(self) -> list[str]:
         """Paths of the modules that the run called."""
-        run = self._start(everything=True)[0] if self.replayable else self._forward()
-        return list(called_names(run))
+        if not self.replayable:
+            self._check_open()
+            if self._run is None or not self._run.everything:
+                self._begin(everything=True)
+            assert self._run is not None
+            return list(called_names(self._run))
+        if self._names is None:
+            self._names = list(called_names(self._outputs()[0]))
+        return self._names
+
+    def _outputs(self) -> tuple[Run, Any]:
+        paths = [path for path in self.model.layout.modules if path]
+        return self._start(everything=False, watch=paths)
+
+    def walk(self) -> Iterator[str]:
+        """`names`, one after the other, with the value of the current one at hand.
+
+        After the block that takes one run. The first value that is asked for computes them all
+        together; each is let go of when the walk has passed it.
+        """
+        if not self.replayable:
+            yield from self.names()
+            return
+        run, output = self._outputs()
+        site = self.model.layout.site
+        self._names = list(called_names(run))
+        values = {(key := site(name).key): run.read(key) for name in self._names}
+        run.forget()
+        walk = self._walk = Walk(values, output)
+        del values, output
+        try:
+            for name in self._names:
+                yield name
+                walk.values.pop(site(name).key, None)
+        finally:
+            if self._walk is walk:
+                self._walk = None
 
     @property
     def edit_count(self) -> int:
@@ -233,7 +301,7 @@ class Trace:
             TraceError: as `replay` does.
         """
         if not self.replayable:
-            self._forward()
+            self._check_open()
         run, output = self._start(everything=False, watch=addresses)
         if self.replayable:
             self._check_same(output, [])
@@ -247,13 +315,24 @@ class Trace:
                 since, or an edit depends on something else than its input.
         """
         keys = [self.model.layout.site(a).key for a in addresses]
-        missing = [k for k in dict.fromkeys(keys) if k not in self._final]
+        passing = self._passing(keys)
+        missing = [k for k in dict.fromkeys(keys) if k not in self._final and k not in passing]
         if missing:
             run, output = self._start(everything=False, watch=missing)
             values = {key: run.read(key) for key in missing}
             self._check_same(output, arrays_of(list(values.values())))
             self._final.update(values)
-        return {k: held(self._final[k]) for k in keys}
+        return {k: held(self._final[k] if k in self._final else passing[k]) for k in keys}
+
+    def _passing(self, keys: Sequence[str]) -> dict[str, Any]:
+        """Those of `keys` whose values a walk has at hand, computed."""
+        walk = self._walk
+        if walk is None or not any(key in walk.values for key in keys):
+            return {}
+        if walk.output is not None:
+            self._check_same(walk.output, arrays_of(list(walk.values.values())))
+            walk.output = None
+        return {key: walk.values[key] for key in keys if key in walk.values}
 
     def _check_same(self, output: Any, others: list[mx.array]) -> None:
         same = mx.array_equal(output, self._output, equal_nan=True)
@@ -264,45 +343,6 @@ class Trace:
                 "changed since, or an edit is not a function of its input. "
                 "Save what you need inside the block."
             )
-
-
-class Activations(Mapping[str, Any]):
-    """The activations of a trace by address: every module path, and every point.
-
-    Iterating lists the paths of the modules that the run called; each spelling of an address
-    finds its value. A module that was called several times has a tuple, call by call.
-    """
-
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-
-    @property
-    def layout(self) -> Any:
-        """The layout of the traced model."""
-        return self.trace.model.layout
-
-    def __getitem__(self, address: AddressLike) -> Any:
-        return self.fetch([address])[0]
-
-    def fetch(self, addresses: Sequence[AddressLike]) -> list[Any]:
-        """Several activations at the cost of one run."""
-        if not self.trace.replayable:
-            return [self.trace.read(a) for a in addresses]
-        found = self.trace.replay(addresses)
-        return [found[self.layout.site(a).key] for a in addresses]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.trace.names())
-
-    def __len__(self) -> int:
-        return len(self.trace.names())
-
-    def __contains__(self, address: object) -> bool:
-        try:
-            self.layout.site(address)
-        except (LookupError, TypeError):
-            return False
-        return True
 
 
 def called_names(run: Run) -> Iterator[str]:

@@ -1,0 +1,69 @@
+"""What a trace answers by address, in its block and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .points.vocabulary import AddressLike
+
+if TYPE_CHECKING:
+    from .run.trace import Trace
+
+
+@dataclass(slots=True)
+class Walk:
+    """What a walk over the modules has not passed yet.
+
+    Attributes:
+        values: By canonical address; lazy until `output` is None.
+        output: What the run returned, to be compared with the trace's own.
+    """
+
+    values: dict[str, Any]
+    output: Any
+
+
+class Activations(Mapping[str, Any]):
+    """The activations of a trace by address: every module path, and every point.
+
+    Iterating lists the paths of the modules that the run called; each spelling of an address
+    finds its value. A module that was called several times has a tuple, call by call.
+
+    After the block a single address costs a run, and so does `fetch`, whatever number of addresses
+    it gets. ``for name, value in trace.activations.items()`` is one run too; at its first value it
+    holds every module's output at once (as ``run_with_cache(…)`` without addresses does, points
+    left out), and lets go of each as it is passed.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+
+    @property
+    def layout(self) -> Any:
+        """The layout of the traced model."""
+        return self.trace.model.layout
+
+    def __getitem__(self, address: AddressLike) -> Any:
+        return self.fetch([address])[0]
+
+    def fetch(self, addresses: Sequence[AddressLike]) -> list[Any]:
+        """Several activations at the cost of one run."""
+        if not self.trace.replayable:
+            return [self.trace.read(a) for a in addresses]
+        found = self.trace.replay(addresses)
+        return [found[self.layout.site(a).key] for a in addresses]
+
+    def __iter__(self) -> Iterator[str]:
+        return self.trace.walk()
+
+    def __len__(self) -> int:
+        return len(self.trace.names())
+
+    def __contains__(self, address: object) -> bool:
+        try:
+            self.layout.site(address)
+        except (LookupError, TypeError):
+            return False
+        return True
