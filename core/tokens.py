@@ -178,7 +178,7 @@ class Tokens:
         if isinstance(inputs, str):
             return self._padded([self._ids(self.encode(inputs))])
         if isinstance(inputs, mx.array) or hasattr(inputs, "__array__"):
-            return self._padded(self._rows_of_array(inputs))
+            return self._of_array(inputs)
         if not isinstance(inputs, (list, tuple)):
             raise InputError(
                 f"cannot run {type(inputs).__name__}: give text, a list of texts, token ids, "
@@ -199,9 +199,14 @@ class Tokens:
             )
         return self._padded([self._ids(rows)])
 
+    @property
+    def _limit(self) -> int:
+        """The first id that is none."""
+        return self.vocabulary if self.vocabulary is not None else 2**31
+
     def _ids(self, values: Any) -> list[int]:
         """Integers within the vocabulary, whatever kind of integer they were."""
-        limit = self.vocabulary if self.vocabulary is not None else 2**31
+        limit = self._limit
         ids = []
         for value in values if isinstance(values, (list, tuple)) else [values]:
             if isinstance(value, bool) or not hasattr(value, "__index__"):
@@ -213,33 +218,42 @@ class Tokens:
             ids.append(token)
         return ids
 
-    def _rows_of_array(self, inputs: Any) -> list[list[int]]:
-        array = inputs
+    def _of_array(self, inputs: Any) -> Batch:
+        """An integer array as it is: looked at once, as a whole, and never as Python's numbers."""
+        import numpy as np
+
         if isinstance(inputs, mx.array):
             integers = mx.issubdtype(inputs.dtype, mx.integer)
         else:
-            import numpy as np
-
-            array = np.asarray(inputs)
-            integers = array.dtype.kind in "iu"
+            inputs = np.asarray(inputs)
+            integers = inputs.dtype.kind in "iu"
         if not integers:
-            raise InputError(f"token ids are integers; got an array of {array.dtype}.")
-        if array.ndim == 1:
-            array = array[None]
-        if array.ndim != 2 or array.size == 0:
-            raise InputError(f"token ids have shape (batch, tokens); got {array.shape}.")
-        return [self._ids(row) for row in array.tolist()]
+            raise InputError(f"token ids are integers; got an array of {inputs.dtype}.")
+        if inputs.ndim == 1:
+            inputs = inputs[None]
+        if inputs.ndim != 2 or inputs.size == 0:
+            raise InputError(f"token ids have shape (batch, tokens); got {inputs.shape}.")
+        table = np.asarray(inputs)
+        if table.min() < 0 or table.max() >= self._limit:
+            outside = table[(table < 0) | (table >= self._limit)]
+            self._ids([int(outside[0])])  # raises
+        self._check_context(table.shape[1])
+        # A copy: neither array changes when the other one is written into.
+        return Batch(mx.array(table.astype(np.int32)), (table.shape[1],) * table.shape[0])
 
     def _padded(self, rows: list[list[int]]) -> Batch:
         if not all(rows):
             raise InputError(f"prompt {rows.index([])} is empty: give at least one token.")
         longest = max(map(len, rows))
-        if self.context is not None and longest > self.context:
-            raise InputError(
-                f"the prompt has {longest} tokens; this model has positions for {self.context}."
-            )
+        self._check_context(longest)
         filled = [row + [row[-1]] * (longest - len(row)) for row in rows]
         return Batch(mx.array(filled, dtype=mx.int32), tuple(map(len, rows)))
+
+    def _check_context(self, length: int) -> None:
+        if self.context is not None and length > self.context:
+            raise InputError(
+                f"the prompt has {length} tokens; this model has positions for {self.context}."
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -322,3 +322,20 @@ def test_vocab_size(make: Any, llama_model: InterpretableModel) -> None:
     assert InterpretableModel(llama_model.model, tokenizer=Sized()).vocab_size == 7
     unsized = SimpleNamespace(encode=list, decode=str)
     assert InterpretableModel(llama_model.model, tokenizer=unsized).vocab_size is None
+
+
+def test_arrays_are_checked_as_a_whole_and_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = Tokens(None, 50, context=3)
+
+    def one_by_one(values: Any) -> list[int]:
+        raise AssertionError(f"looked at {values} one by one")
+
+    monkeypatch.setattr(tokens, "_ids", one_by_one)
+    for table in (np.array([[3, 5], [7, 49]]), np.array([[3, 7], [5, 49]], dtype=np.uint64).T):
+        for array in (mx.array(table), table):
+            batch = tokens.batch(array)
+            array[0, 0] = 9
+            assert batch.rows() == [[3, 5], [7, 49]]
+            assert batch.ids.dtype == mx.int32
+    with pytest.raises(InputError, match="4 tokens; this model has positions for 3"):
+        tokens.batch(mx.zeros((1, 4), dtype=mx.int32))
