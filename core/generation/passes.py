@@ -37,8 +37,8 @@ class Pass:
 
     def arrays(self) -> list[mx.array]:
         """Everything but the logits."""
-        counted = [a for t in self.tallies if t.fired for a in (t.changed, t.largest)]
-        return arrays_of(list(self.activations.values())) + counted
+        counted = [array for tally in self.tallies for array in tally.arrays()]
+        return arrays_of(list(self.activations.values())) + counted if self.activations else counted
 
 
 class Passes:

@@ -136,15 +136,15 @@ class Generation(Iterator[GenerationStep]):
     def _launch(self, made: Pass, before: mx.array | None) -> tuple[Pass, Choice]:
         """Choose a token, and let MLX begin to compute it and all that is kept of the step."""
         choice = self._choose(made.logits, before)
-        mx.async_eval(choice.token, choice.logprob, choice.total, made.logits, *made.arrays())
+        mx.async_eval(choice.token, choice.logprob, made.logits, *made.arrays())
         return made, choice
 
     def _step(self, index: int, done: Pass, choice: Choice, *, last: bool) -> GenerationStep:
-        token = int(number(choice.token))
-        if not math.isfinite(number(choice.total)):
+        token, logprob = int(number(choice.token)), number(choice.logprob)
+        if not math.isfinite(logprob) and not math.isfinite(number(choice.total)):
             self._refuse(index)
         logits = done.logits[0]
-        if self._passes.edits and _alike(logits, number(choice.logprob)):
+        if self._passes.edits and _alike(logits, logprob):
             self._refuse(index, "are all the same, so that no token is likelier than another")
         reason = None
         if token in self._stop_tokens:
@@ -160,9 +160,7 @@ class Generation(Iterator[GenerationStep]):
         if reason is not None:
             rest, stopped = self._text.finish()
             text, reason = text + rest, "stop" if stopped else reason
-        return GenerationStep(
-            index, token, text, number(choice.logprob), logits, done.activations, reason
-        )
+        return GenerationStep(index, token, text, logprob, logits, done.activations, reason)
 
     def _refuse(self, index: int, what: str = "are not finite numbers") -> None:
         where = f"the logits of step {index} {what}"

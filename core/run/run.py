@@ -117,7 +117,10 @@ class Run:
 
             cache = make_prompt_cache(self.layout.root)
         more = {} if cache is None else {"cache": cache}
-        with instrumented(modules, attention=self._attention):
+        if modules:
+            with instrumented(modules, attention=self._attention):
+                output = under(self, self.layout.root, held(tokens), **more)
+        else:
             output = under(self, self.layout.root, held(tokens), **more)
         return output[0] if isinstance(output, (tuple, list)) else output
 

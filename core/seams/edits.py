@@ -53,6 +53,13 @@ class EditReport:
     largest_change: float
 
 
+def compared(value: mx.array, new: mx.array) -> tuple[mx.array, mx.array]:
+    """How many numbers differ, and by how much at most; lazy."""
+    differs: Any = new != value
+    size = mx.abs(new.astype(mx.float32) - value.astype(mx.float32))
+    return mx.sum(differs), mx.max(mx.where(differs, size, 0))
+
+
 def _style(fn: Callable[..., Any]) -> int:
     """1, 2 or 3 for fn(activation), fn(activation, call), fn(inputs, output, wrapper).
 
@@ -172,11 +179,13 @@ class Edit:
                 raise EditError(f"{where} {new.dtype}; the activation is {value.dtype}.")
             new = new.astype(value.dtype)
         if not self.allow_unchanged and value.size:
-            differs: Any = new != value
-            self._counts.append(mx.sum(differs))
-            size = mx.abs(new.astype(mx.float32) - value.astype(mx.float32))
-            self._sizes.append(mx.max(mx.where(differs, size, 0)))
+            self._note(value, new)
         return cast(mx.array, new)
+
+    def _note(self, value: mx.array, new: mx.array) -> None:
+        count, size = compared(value, new)
+        self._counts.append(count)
+        self._sizes.append(size)
 
     def pending(self) -> list[mx.array]:
         """Arrays that tell how much changed, to be evaluated together with the run's results."""
