@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -302,7 +301,7 @@ class InterpretableModel(WrappedModel):
             raise AttributeError(
                 f"the model has no module or analysis {name!r}: {error}"
             ) from error
-        return partial(found, self)
+        return found.of(self)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *registry.names("analysis")})

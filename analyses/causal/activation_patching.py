@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,29 +10,29 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arrays import nested
-from mlxray.errors import AnalysisError, InputError
+from mlxray.errors import InputError
 from mlxray.tokens import Batch
 
 from ..datasets.pairs import AlignedPairs, PairSet
 from ..datasets.prompts import UnequalPair, pair
 from ..patching.grid import make_grid
 from ..patching.intervals import mean_and_interval
-from ..patching.measure import Measure, MetricLike, bind, last_logits
+from ..patching.measure import Measure, MetricLike, measure_of, read_positions
 from ..patching.patches import Dictionary
 from ..patching.sources import SOURCES, source_values
 from ..patching.sweep import DEFAULT_BUDGET, Sweep
+from .gaps import Normalize, check_gaps, check_normalize, gap_warnings
 from .patching_result import PatchingResult
 
 EXACT = ("batched", "naive")
 
 
-@analysis(result=PatchingResult)
+@analysis(result=PatchingResult, method_defaults={"component": "mlp"})
 def activation_patching(
     model: InterpretableModel,
     clean: Any = None,
     corrupted: Any = None,
-    component: str = "mlp",
+    component: str = "resid_post",
     layers: Sequence[int] | None = None,
     metric: MetricLike = "l2",
     plot: bool = False,
@@ -50,6 +51,7 @@ def activation_patching(
     features: Sequence[int] | None = None,
     budget: int = DEFAULT_BUDGET,
     seed: int = 0,
+    normalize: Normalize = "mean",
     unequal: UnequalPair = "refuse",
     clean_text: Any = None,
     corrupted_text: Any = None,
@@ -60,19 +62,26 @@ def activation_patching(
     2020; Meng et al. 2022): with the default metric 1 where the clean logits are back, 0 where
     nothing changed. As a mapping the result gives layer → percent.
 
+    Over several pairs the metric's changes are averaged as they are, and the mean is divided by
+    the mean gap between clean and corrupted runs. What makes that share hard to trust (gaps of
+    both signs, or near the resolution of the logits' dtype) is in the result's `warnings`.
+
     Args:
         model: The model.
         clean, corrupted: Prompts of equal length, or two lists of prompts, paired; effects are
-            then means over the pairs, with 95 % bootstrap intervals. Or, as `clean`, a `PairSet`
+            then over all pairs, with 95 % bootstrap intervals. Or, as `clean`, a `PairSet`
             or what its `aligned` gives: each pair is then measured by its own answers.
         component: A point ("resid_post", "z", …), "attn", "mlp", "attn_head" (by head), or a
-            module path inside the block, such as "mlp.gate_proj".
+            module path inside the block, such as "mlp.gate_proj". If it is left out, the function
+            patches "resid_post" and the method ``model.activation_patching`` "mlp".
         layers: Layers to patch; None for all that have the component.
-        metric: Name of a metric, or a function (patched, clean, corrupted) → number.
+        metric: Name of a metric, or a function (patched, clean, corrupted) → number, which gets
+            logits (1, S, V) of every position up to `position`.
         plot: Draw the result.
         figsize, cmap: Of the drawing.
         positions: Token positions to patch; None for all.
-        metric_kwargs: The metric's keywords; tokens may be text, such as ``" Paris"``.
+        metric_kwargs: The metric's keywords; tokens may be text, such as ``" Paris"``. Those of
+            other metrics are left out where `metric` is a name.
         verbose: Say what the run takes, and show its progress.
         by: "layer", "position", "head", "neuron", "feature" or "head_position": what is patched
             one at a time in each layer. "auto" is "head" for "attn_head" and "layer" otherwise.
@@ -85,6 +94,9 @@ def activation_patching(
             autoencoder of the component), and which of its features; None for all.
         budget: Bytes that the activations of one pass may take.
         seed: For which prompt is resampled, and for the intervals.
+        normalize: Over several pairs: "mean" divides the mean change by the mean gap; "pair"
+            divides each pair's change by its own gap, and then averages, so that pairs with
+            small gaps count most.
         unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
             so that the last tokens stand at the same positions.
         clean_text, corrupted_text: Other spellings of clean and corrupted.
@@ -92,10 +104,12 @@ def activation_patching(
     Raises:
         InputError: for prompts that do not pair, an empty list of layers or positions, or a
             metric without its keywords: all before the first patched run.
+        AnalysisError: if the metric does not tell the clean from the corrupted run.
         AddressError: for a component that the model does not have.
     """
     first = _given(clean, clean_text, "clean")
     _check(source, exact, budget)
+    check_normalize(normalize)
     if isinstance(first, (PairSet, AlignedPairs)):
         if corrupted is not None or corrupted_text is not None:
             raise InputError("the pairs hold their corrupted prompts: leave corrupted out.")
@@ -120,41 +134,42 @@ def activation_patching(
     ]
     if len({grid.shape for grid in grids}) > 1:
         raise InputError("the pairs differ in length, so their positions do not correspond.")
-    measures, ends = [], []
-    for batches, keywords in zip(pairs, options, strict=True):
-        logits = [last_logits(model, batch, position) for batch in batches]
-        _check_ends(logits, position)
-        measures.append(bind(model, metric, logits[0], logits[1], keywords))
-        ends.append(_ends(measures[-1], logits))
+    several = len(pairs) > 1
+    measures = [
+        measure_of(model, batches, metric, keywords, position, raw=several)
+        for batches, keywords in zip(pairs, options, strict=True)
+    ]
+    check_gaps(measures, normalize)
+    warned = gap_warnings(measures, normalize)
     effects = []
     for batches, grid, measure in zip(
-        tqdm(pairs, disable=not verbose or len(pairs) == 1), grids, measures, strict=True
+        tqdm(pairs, disable=not verbose or not several), grids, measures, strict=True
     ):
-        sweep = Sweep(model, batches[1], positions=[position], budget=budget, dictionary=dictionary)
+        read = read_positions(metric, batches[1], position)
+        sweep = Sweep(model, batches[1], positions=read, budget=budget, dictionary=dictionary)
         values = source_values(model, sweep, grid, batches[0], source, reference, seed)
-        if verbose and len(pairs) == 1:
+        if verbose and not several:
             tqdm.write(str(sweep.plan(grid.cells)))
         numbers = sweep.effects(
             grid.cells,
             values,
             measure.rows,
             naive=exact == "naive",
-            progress="patching" if verbose and len(pairs) == 1 else None,
+            progress="patching" if verbose and not several else None,
         )
         effects.append(grid.array(numbers))
-    mean, _ = mean_and_interval(effects, seed)
-    scores = [sum(column) / len(ends) for column in zip(*ends, strict=True)]
-    interval = _interval(effects, ends, scores, seed)
+    found, interval, ends = _over_pairs(effects, measures, normalize, seed)
     result = PatchingResult(
-        mean,
+        found,
         grids[0].layers,
         component,
         metric if isinstance(metric, str) else measures[0].name,
-        clean_score=scores[0],
-        corrupted_score=scores[1],
+        clean_score=ends[0],
+        corrupted_score=ends[1],
         by=by,
         interval=interval,
         pairs=len(pairs),
+        warnings=warned,
     )
     if plot:
         result.plot(backend="matplotlib", figsize=figsize, cmap=cmap).show()
@@ -204,44 +219,30 @@ def _pairs(
     return [pair(model, one, other, unequal) for one, other in rows]
 
 
-def _interval(
-    effects: list[mx.array], ends: list[tuple[float, float]], scores: list[float], seed: int
-) -> mx.array | None:
-    """Interval of the mean effect, with pairs drawn together with their own two ends.
+def _over_pairs(
+    effects: list[mx.array], measures: list[Measure], normalize: Normalize, seed: int
+) -> tuple[mx.array, mx.array | None, tuple[float, float]]:
+    """Effects over all pairs, their interval, and what clean and corrupted are on that scale.
 
-    That the pairs' ends differ says nothing about a place, so it is the interval of the share
-    that is brought back, on the scale of the effects.
+    The interval is that of the share, with each pair drawn together with its own gap: that the
+    pairs' two ends differ says nothing about a place.
     """
-    spans = [clean - corrupted for clean, corrupted in ends]
-    shares = [
-        (effect - corrupted) / span
-        for effect, (_, corrupted), span in zip(effects, ends, spans, strict=True)
-    ]
-    _, interval = mean_and_interval(shares, seed, weights=spans)
-    if interval is None:
-        return None
-    return mx.sort(scores[1] + interval * (scores[0] - scores[1]), axis=0)
-
-
-def _check_ends(logits: list[mx.array], position: int) -> None:
-    if mx.array_equal(logits[0], logits[1]).item():
-        raise AnalysisError(
-            f"both prompts give the same logits at position {position}: nothing to bring back."
-        )
-
-
-def _ends(measure: Measure, logits: list[mx.array]) -> tuple[float, float]:
-    """The metric of the clean and of the corrupted run.
-
-    Raises:
-        AnalysisError: if they are alike, so that there is nothing to bring back.
-    """
-    clean, corrupted = nested(measure.rows(mx.stack(logits)))
-    if clean == corrupted:
-        raise AnalysisError(
-            f"metric {measure.name!r} finds both runs alike ({clean:g}): nothing to bring back."
-        )
-    return clean, corrupted
+    if len(measures) == 1:
+        return effects[0], None, measures[0].ends
+    changes = [effect - m.ends[1] for effect, m in zip(effects, measures, strict=True)]
+    gaps = [measure.gap for measure in measures]
+    if normalize == "pair":
+        shares = [change / gap for change, gap in zip(changes, gaps, strict=True)]
+        return *mean_and_interval(shares, seed), (1.0, 0.0)
+    share, interval = mean_and_interval(changes, seed, gaps=gaps)
+    if all(measure.is_share for measure in measures):
+        return share, interval, (1.0, 0.0)
+    clean = statistics.fmean(measure.ends[0] for measure in measures)
+    corrupted = statistics.fmean(measure.ends[1] for measure in measures)
+    effect = corrupted + share * (clean - corrupted)
+    if interval is not None:
+        interval = mx.sort(corrupted + interval * (clean - corrupted), axis=0)
+    return effect, interval, (clean, corrupted)
 
 
 @hookimpl

@@ -17,7 +17,7 @@ from mlxray.tokens import Batch
 
 from ..datasets.prompts import UnequalPair, pair
 from ..patching.grid import component_name
-from ..patching.measure import MetricLike, bind
+from ..patching.measure import MetricLike, bind, check_apart, read_positions
 from ..patching.patches import axes
 from ..prompts import token_texts
 
@@ -180,7 +180,7 @@ class CausalTrace(AnalysisResult):
 
         Args:
             metric: Name of a registered metric, or a function (patched, clean, corrupted, …) of
-                logits (1, 1, V).
+                logits (1, S, V) of every position, the last being `position`.
             position: Position whose logits are compared.
             options: The metric's own keywords, such as ``correct_token``.
 
@@ -191,15 +191,18 @@ class CausalTrace(AnalysisResult):
         Raises:
             InputError: if nothing was registered, the position does not exist, or the metric
                 lacks a keyword or gives no finite number.
+            AnalysisError: if both prompts are the same up to the position.
             PluginError: if there is no metric of that name.
         """
         if not self.patches:
             raise InputError('there is nothing to patch: call patch("mlp", layer=5) first.')
-        at = self._clean.index(0, position)
+        read = read_positions(metric, self._clean, position)
+        at = mx.array(read)
         clean, corrupted = (
             self._plain(name, batch)[0, at]
             for name, batch in (("clean", self._clean), ("corrupted", self._corrupted))
         )
+        check_apart((self._clean, self._corrupted), position, clean, corrupted, read)
         measure = bind(self._model, metric, clean, corrupted, options)
         value = number(measure.rows(self.patched_logits()[:, at])[0])
         self.metrics.append(Measured(measure.name, value, tuple(self.patches)))

@@ -31,14 +31,16 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
     places where heads, positions or neurons were patched one at a time.
 
     Attributes:
-        effect_matrix: (layers, …): the metric with the place patched.
+        effect_matrix: (layers, …): the metric with the place patched. Over several pairs a
+            metric that is a share, or any with ``normalize="pair"``, is given as a share: the
+            mean change over the mean gap, or the mean of the pairs' own shares.
         layers: The layers tested; rows of the matrix.
         component: What was patched.
         metric_name: The metric, as it was asked for.
-        clean_score, corrupted_score: The metric of the two runs (means over pairs).
+        clean_score, corrupted_score: The same of the two runs (means over pairs).
         by: What the further axes are: a key of `AXES`.
-        interval: (2, layers, …): lower and upper end of the 95 % interval of the mean over
-            pairs, each drawn with its own two ends; None for one pair.
+        interval: (2, layers, …): lower and upper end of the 95 % bootstrap interval over
+            pairs, each drawn with its own gap; None for one pair.
         pairs: How many pairs of prompts.
     """
 
@@ -90,7 +92,7 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
         place, effect = self.top_components(1)[0]
         share = (effect - self.corrupted_score) / (self.clean_score - self.corrupted_score)
         over = f", mean of {self.pairs} pairs" if self.pairs > 1 else ""
-        return (
+        return self.warned(
             f"patching {self.component}: {self._name(place)} brings back the most "
             f"({share:.0%} by {self.metric_name}{over})"
         )

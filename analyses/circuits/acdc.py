@@ -89,6 +89,7 @@ def acdc(
             bar.update(count)
     edges = connected([(s, r, loss) for (s, r), loss in kept.items()])
     result = CircuitResult(edges, threshold, len(graph.edges), method="ACDC")
+    result.warnings += ground.warnings
     result.faithfulness = ground.faithfulness((s, r) for s, r, _ in edges)
     return result
 

@@ -9,10 +9,10 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.arrays import number
-from mlxray.errors import InputError
 
+from ..causal.gaps import empty_circuit_warning, gap_warnings
 from ..datasets.prompts import pair
-from ..patching.measure import Measure, MetricLike, bind, last_logits
+from ..patching.measure import Measure, MetricLike, measure_of, read_positions
 from .circuit_result import Edge
 from .edges import Graph, graph_of, patched_logits, sent
 
@@ -39,6 +39,7 @@ class Bench:
         graph: Senders and receivers of the model.
         measure: The metric, bound to the pair.
         clean_value, corrupted_value: The metric with all edges and with none.
+        positions: The positions whose logits the metric gets.
         others: (senders, 1, S, D) what stands in for a removed edge.
     """
 
@@ -47,7 +48,7 @@ class Bench:
     ids: mx.array
     others: mx.array
     measure: Measure
-    position: int
+    positions: list[int]
     clean_value: float
     corrupted_value: float
 
@@ -62,9 +63,9 @@ class Bench:
         """
         removed = 1.0 - mx.stack(list(kept))
         logits = patched_logits(
-            self.model.layout, self.graph, self.ids, self.others, removed, [self.position]
+            self.model.layout, self.graph, self.ids, self.others, removed, self.positions
         )
-        return self.measure.rows(logits[:, 0])
+        return self.measure.rows(logits)
 
     def faithfulness(self, edges: Iterable[tuple[str, str]]) -> float:
         """(circuit alone − corrupted) / (clean − corrupted): 1 is the whole behaviour."""
@@ -76,9 +77,22 @@ class Bench:
         value = number(self.values([self.graph.mask() - edge_weights(self.graph, edges)])[0])
         return self.share(value)
 
+    @property
+    def gap(self) -> float:
+        """The metric with all edges less that with none."""
+        return self.clean_value - self.corrupted_value
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before trusting shares of the gap."""
+        return [
+            *gap_warnings([self.measure]),
+            *empty_circuit_warning(self.gap, self.measure.gap),
+        ]
+
     def share(self, value: float) -> float:
         """A metric's value as a share of the way from corrupted to clean."""
-        return (value - self.corrupted_value) / (self.clean_value - self.corrupted_value)
+        return (value - self.corrupted_value) / self.gap
 
 
 def bench(
@@ -90,28 +104,29 @@ def bench(
     *,
     position: int = -1,
     others: mx.array | None = None,
+    raw: bool = False,
 ) -> Bench:
     """Prepare a pair of prompts for trying sets of edges.
 
     Args:
         others: What stands in for a removed edge, (senders, 1, S, D); the corrupted run's
             values if None (zeros for zero ablation, a mean for mean ablation).
+        raw: Measure in the metric's own unit, to be averaged over pairs. A pair that the metric
+            does not tell apart is then allowed.
 
     Raises:
-        InputError: for prompts that do not pair, or a metric that does not tell them apart.
+        InputError: for prompts that do not pair.
+        AnalysisError: if the metric does not tell them apart.
     """
     first, second = pair(model, clean, corrupted)
     graph = graph_of(model.layout)
-    logits = last_logits(model, first, position), last_logits(model, second, position)
-    measure = bind(model, metric, *logits, metric_kwargs)
-    values = measure.rows(mx.stack([*logits]))
-    clean_value, corrupted_value = number(values[0]), number(values[1])
-    if clean_value == corrupted_value:
-        raise InputError(f"metric {measure.name!r} is the same in both runs: {clean_value:g}.")
+    measure = measure_of(model, (first, second), metric, metric_kwargs, position, raw=raw)
+    if not raw:
+        measure.check_gap()
     if others is None:
         others = sent(model.layout, graph, second.ids)
-    where = first.index(0, position)
-    ready = Bench(model, graph, first.ids, others, measure, where, clean_value, corrupted_value)
+    read = read_positions(metric, first, position)
+    ready = Bench(model, graph, first.ids, others, measure, read, *measure.ends)
     # With nothing kept, a resampled run is the corrupted one; other ablations end elsewhere.
     ready.corrupted_value = number(ready.values([mx.zeros_like(graph.mask())])[0])
     return ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.arrays import nested
 from mlxray.errors import InputError
 
+from ..causal.gaps import Normalize, check_gaps, check_normalize, gap_warnings
 from ..datasets.alignment import AlignedPair, AlignedPairs
 from ..datasets.pairs import PairSet
 from ..patching.intervals import mean_and_interval
@@ -34,14 +36,17 @@ def circuit_curve(
     metric: str = "logit_diff",
     steps: int = 5,
     seed: int = 0,
+    normalize: Normalize = "mean",
     verbose: bool = False,
 ) -> CircuitCurveResult:
     """Rank edges by EAP-IG over pairs, and try circuits of the strongest ones exactly.
 
-    The score of an edge is its mean over the pairs (Hanna et al. 2024). A circuit of n edges is
-    the n strongest without dead ends; everything else carries the corrupted run's values. Its
-    faithfulness is (metric of the circuit − corrupted) / (clean − corrupted), each a mean over the
-    pairs; its completeness is the same for the model without it.
+    The score of an edge is its mean over the pairs (Hanna et al. 2024), as a share of the mean
+    gap between the clean and the corrupted run. A circuit of n edges is the n strongest without
+    dead ends; everything else carries the corrupted run's values. Its faithfulness is (metric of
+    the circuit − corrupted) / (clean − corrupted), each a mean over the pairs; its completeness
+    is the same for the model without it. What makes these shares hard to trust (gaps of both
+    signs, or near the resolution of the logits' dtype) is in the result's `warnings`.
 
     Args:
         model: The model.
@@ -52,19 +57,28 @@ def circuit_curve(
         metric: Name of a metric that can be differentiated; its tokens are the pairs' answers.
         steps: Of EAP-IG; 1 is EAP.
         seed: For the intervals.
+        normalize: "mean" divides mean changes by the mean gap; "pair" divides each pair's changes
+            by its own gap, and then averages, so that pairs with small gaps count most.
         verbose: Show progress.
 
     Raises:
         InputError: for pairs that do not fit, or no sizes.
+        AnalysisError: if the metric does not tell the clean from the corrupted runs.
     """
     wanted = sorted({int(size) for size in sizes})
     if not wanted or wanted[0] < 1:
         raise InputError("sizes are numbers of edges, at least 1 each.")
+    check_normalize(normalize)
     aligned = pairs.aligned(model) if isinstance(pairs, PairSet) else pairs
     grounds = [
         _bench(model, pair, metric) for pair in tqdm(aligned, desc="runs", disable=not verbose)
     ]
-    scores = _mean_scores(model, grounds, steps, verbose)
+    measures = [ground.measure for ground in grounds]
+    check_gaps(measures, normalize)
+    # What each pair's changes are divided by, before they are averaged.
+    mean_gap = statistics.fmean(ground.gap for ground in grounds)
+    gaps = [ground.gap if normalize == "pair" else mean_gap for ground in grounds]
+    scores = _mean_scores(model, grounds, gaps, steps, verbose)
     ranking = EdgeScoresResult(scores, "EAP-IG" if steps > 1 else "EAP", 1.0, 0.0)
     circuits = _distinct([ranking.circuit(edges=size) for size in wanted])
     if not circuits:
@@ -72,9 +86,7 @@ def circuit_curve(
             f"the {wanted[-1]} strongest edges hold no path from embed to logits: try larger sizes."
         )
     faithful, complete = _try(grounds, circuits, verbose)
-    # Shares weighted by their spans: the share of the mean, which a small span does not blow up.
-    spans = [ground.clean_value - ground.corrupted_value for ground in grounds]
-    means = [mean_and_interval(values, seed, weights=spans) for values in (faithful, complete)]
+    means = [_mean(changes, grounds, normalize, seed) for changes in (faithful, complete)]
     chosen = None
     for circuit, value in zip(circuits, nested(means[0][0]), strict=True):
         if value >= target:
@@ -89,19 +101,34 @@ def circuit_curve(
         target=target,
         circuit=chosen,
         pairs=len(grounds),
+        warnings=gap_warnings(measures, normalize),
     )
 
 
 def _bench(model: InterpretableModel, pair: AlignedPair, metric: str) -> Bench:
-    return bench(model, pair.clean, pair.corrupted, metric, pair.keywords_for(metric))
+    return bench(model, pair.clean, pair.corrupted, metric, pair.keywords_for(metric), raw=True)
+
+
+def _mean(
+    changes: list[mx.array], grounds: Sequence[Bench], normalize: Normalize, seed: int
+) -> tuple[mx.array, mx.array | None]:
+    """Changes of the metric over pairs, as shares of its gap."""
+    gaps = [ground.gap for ground in grounds]
+    if normalize == "mean":
+        return mean_and_interval(changes, seed, gaps=gaps)
+    return mean_and_interval([c / gap for c, gap in zip(changes, gaps, strict=True)], seed)
 
 
 def _mean_scores(
-    model: InterpretableModel, grounds: Sequence[Bench], steps: int, verbose: bool
+    model: InterpretableModel,
+    grounds: Sequence[Bench],
+    gaps: Sequence[float],
+    steps: int,
+    verbose: bool,
 ) -> list[Edge]:
     graph = grounds[0].graph
     total = mx.zeros((len(graph.receivers), len(graph.senders)))
-    for ground in tqdm(grounds, desc="scores", disable=not verbose):
+    for ground, gap in zip(tqdm(grounds, desc="scores", disable=not verbose), gaps, strict=True):
         senders = sent(model.layout, graph, ground.ids)
         scores = edge_scores(
             model,
@@ -111,9 +138,9 @@ def _mean_scores(
             ground.others,
             ground.measure,
             steps=steps,
-            position=ground.position,
+            positions=ground.positions,
         )
-        total = total + scores
+        total = total + scores / gap
         mx.eval(total)
     matrix = nested(total / len(grounds))
     return [(s, r, matrix[graph.receiver(r)][graph.sender(s)]) for s, r in graph.edges]
@@ -131,17 +158,16 @@ def _distinct(circuits: Sequence[CircuitResult]) -> list[CircuitResult]:
 def _try(
     grounds: Sequence[Bench], circuits: Sequence[CircuitResult], verbose: bool
 ) -> tuple[list[mx.array], list[mx.array]]:
+    """By pair, how far above the corrupted run each circuit is alone, and the model without it."""
     graph = grounds[0].graph
     kept = [edge_weights(graph, names(circuit.edges)) for circuit in circuits]
     left = [graph.mask() - weights for weights in kept]
     faithful, complete = [], []
     for ground in tqdm(grounds, desc="circuits", disable=not verbose):
-        span = ground.clean_value - ground.corrupted_value
-        values = ground.values([*kept, *left])
-        shares = (values - ground.corrupted_value) / span
-        mx.eval(shares)
-        faithful.append(shares[: len(kept)])
-        complete.append(shares[len(kept) :])
+        changes = ground.values([*kept, *left]) - ground.corrupted_value
+        mx.eval(changes)
+        faithful.append(changes[: len(kept)])
+        complete.append(changes[len(kept) :])
     return faithful, complete
 
 

@@ -94,7 +94,7 @@ class CircuitResult(AnalysisResult):
         kept = f"{nodes}, {len(self.edges)} of {of}"
         limit = "" if self.threshold is None else f" (threshold={self.threshold:g})"
         share = "" if self.faithfulness is None else f", faithfulness {self.faithfulness:.0%}"
-        return f"Circuit: {kept}{limit}{share}"
+        return self.warned(f"Circuit: {kept}{limit}{share}")
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         ordered = sorted(self.edges, key=lambda e: -abs(e[2]))
@@ -167,7 +167,7 @@ class EdgeScoresResult(AnalysisResult):
 
     def summary(self) -> str:
         sender, receiver, score = self.top(1)[0]
-        return (
+        return self.warned(
             f"{self.method}: {counted(len(self.scores), 'edge')}, strongest {sender} → {receiver} "
             f"({score:+.3g} of {self.clean_value - self.corrupted_value:+.3g})"
         )

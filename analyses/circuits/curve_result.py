@@ -20,11 +20,12 @@ class CircuitCurveResult(AnalysisResult):
 
     Attributes:
         sizes: Edges of each circuit, dead ends dropped, ascending.
-        faithfulness: (N,) mean over pairs: 1 where the circuit alone does what the model does.
-        faithfulness_interval: (2, N) 95 % interval of the mean; None for one pair.
-        completeness: (N,) mean share that is left *without* the circuit: 0 where nothing is.
+        faithfulness: (N,) over all pairs: 1 where the circuit alone does what the model does.
+        faithfulness_interval: (2, N) 95 % bootstrap interval over pairs; None for one pair.
+        completeness: (N,) share that is left *without* the circuit: 0 where nothing is.
         completeness_interval: The same for it.
-        scores: Mean score of every edge, strongest first.
+        scores: Score of every edge over all pairs, as a share of the gap between the clean and
+            the corrupted run, strongest first.
         target: The faithfulness asked for.
         circuit: The smallest circuit tried that reaches it on the mean, or None.
         pairs: How many pairs of prompts.
@@ -46,8 +47,10 @@ class CircuitCurveResult(AnalysisResult):
         """The smallest circuit that is faithful enough."""
         if self.circuit is None:
             best = max(nested(self.faithfulness))
-            return f"no circuit tried reaches faithfulness {self.target:.0%}; the best {best:.0%}"
-        return (
+            return self.warned(
+                f"no circuit tried reaches faithfulness {self.target:.0%}; the best {best:.0%}"
+            )
+        return self.warned(
             f"{len(self.circuit.edges)} of {counted(len(self.scores), 'edge')} reach faithfulness "
             f"{self.circuit.faithfulness:.0%} over {counted(self.pairs, 'pair')} "
             f"(asked for {self.target:.0%})"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arrays import number
 from mlxray.errors import InputError
 from mlxray.results.edge_table import EdgeTable
 
 from ..causal.edge_gradients import Part, gradient_parts
+from ..causal.gaps import gap_warnings
 from ..datasets.prompts import UnequalPair, pair
-from ..patching.measure import Measure, MetricLike, bind, last_logits
+from ..patching.measure import Measure, MetricLike, measure_of, read_positions
 from .circuit_result import EdgeScoresResult
 from .edges import Graph, graph_of, sent
 
@@ -28,7 +28,7 @@ def edge_scores(
     measure: Measure,
     *,
     steps: int,
-    position: int,
+    positions: Sequence[int],
 ) -> mx.array:
     """First-order change of the metric when an edge carries the other run's value.
 
@@ -39,7 +39,7 @@ def edge_scores(
         measure: The metric.
         steps: Points on the line between the two embeddings at which gradients are averaged;
             1 takes this run's own gradient.
-        position: Where the logits are measured.
+        positions: The positions whose logits the metric gets.
 
     Returns:
         (receivers, senders), zero where the receiver cannot read the sender.
@@ -54,9 +54,9 @@ def edge_scores(
             model.layout,
             graph,
             ids,
-            lambda x: measure.scalar(x[:, 0]),
+            measure.scalar,
             embed=embed,
-            positions=[position],
+            positions=positions,
         )
         total = total + mx.concatenate(_contracted(graph, parts, others - senders))
         mx.eval(total)
@@ -124,7 +124,8 @@ def edge_attribution_patching(
     Args:
         model: The model.
         clean, corrupted: Prompts of equal length.
-        metric: Name of a metric that can be differentiated, or such a function.
+        metric: Name of a metric that can be differentiated, or a function (patched, clean,
+            corrupted) of logits (1, S, V) whose result, an mx.array, can be.
         metric_kwargs: Its keywords, such as correct_token and incorrect_token.
         steps: Gradients to average; 5 is usual for EAP-IG.
         position: Position whose logits are measured.
@@ -142,9 +143,11 @@ def edge_attribution_patching(
         raise InputError(f"steps is a whole number, at least 1; got {steps}.")
     first, second = pair(model, clean, corrupted, unequal)
     graph = graph_of(model.layout)
-    logits = last_logits(model, first, position), last_logits(model, second, position)
-    measure = bind(model, metric, *logits, metric_kwargs)
-    values = measure.rows(mx.stack([*logits]))
+    measure = measure_of(model, (first, second), metric, metric_kwargs, position)
+    warned = []
+    if measure.is_share:
+        measure.check_gap()
+        warned = gap_warnings([measure])
     senders = sent(model.layout, graph, first.ids)
     others = sent(model.layout, graph, second.ids)
     scores = edge_scores(
@@ -155,14 +158,15 @@ def edge_attribution_patching(
         others,
         measure,
         steps=steps,
-        position=first.index(0, position),
+        positions=read_positions(metric, first, position),
     )
     edges = EdgeTable.of(graph.senders, graph.receivers, graph.upstream, scores)
     return EdgeScoresResult(
         edges,
         "EAP" if steps == 1 else "EAP-IG",
-        clean_value=number(values[0]),
-        corrupted_value=number(values[1]),
+        clean_value=measure.ends[0],
+        corrupted_value=measure.ends[1],
+        warnings=warned,
     )
 
 

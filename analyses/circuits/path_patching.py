@@ -13,8 +13,9 @@ from mlxray.errors import AddressError, InputError, nearest
 from mlxray.points.layout import Layout
 from mlxray.points.vocabulary import parse
 
+from ..causal.gaps import gap_warnings
 from ..datasets.prompts import UnequalPair, pair
-from ..patching.measure import MetricLike, bind, last_logits
+from ..patching.measure import MetricLike, measure_of, read_positions
 from .circuit import edge_weights
 from .edges import EdgePass, Graph, graph_of, sent
 from .path_result import PathResult
@@ -48,7 +49,7 @@ def path_patching(
             ``"layers.7.self_attn"`` (all its heads).
         receiver: One or several: ``"a9.h2.q"``, ``"a9.h2"`` (queries, keys and values),
             ``"m9"``, ``"logits"``, or module names such as ``"layers.9.self_attn"``.
-        metric: Name of a metric, or a function.
+        metric: Name of a metric, or a function (patched, clean, corrupted) of logits (1, S, V).
         metric_kwargs: Its keywords.
         position: Position whose logits are measured.
         unequal: "refuse" prompts of different length, or "trim" the beginning of the longer one,
@@ -63,12 +64,16 @@ def path_patching(
     receivers = _names(model.layout, graph, receiver, graph.receivers)
     _check_order(graph, senders, receivers)
     first, second = pair(model, clean, corrupted, unequal)
-    logits = last_logits(model, first, position), last_logits(model, second, position)
-    measure = bind(model, metric, *logits, metric_kwargs)
+    measure = measure_of(model, (first, second), metric, metric_kwargs, position)
+    warned = []
+    if measure.is_share:
+        measure.check_gap()
+        warned = gap_warnings([measure])
+    read = read_positions(metric, second, position)
     patched = path_logits(model.layout, graph, first.ids, second.ids, senders, receivers)
-    effect = number(measure.rows(patched[:, second.index(0, position)])[0])
+    effect = number(measure.rows(patched[:, mx.array(read)])[0])
     frozen = len(graph.senders) - len(senders)
-    return PathResult(effect, senders, receivers, frozen, measure.name)
+    return PathResult(effect, senders, receivers, frozen, measure.name, warnings=warned)
 
 
 def path_logits(

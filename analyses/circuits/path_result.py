@@ -32,7 +32,7 @@ class PathResult(AnalysisResult):
     def summary(self) -> str:
         frozen = counted(self.n_frozen, "sender")
         path = f"{', '.join(self.senders)} → {', '.join(self.receivers)}"
-        return f"{path}: {self.effect:+.4f} ({self.metric_name}), {frozen} frozen"
+        return self.warned(f"{path}: {self.effect:+.4f} ({self.metric_name}), {frozen} frozen")
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         return ["sender", "receiver"], [[s, r] for s in self.senders for r in self.receivers]

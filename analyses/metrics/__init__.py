@@ -5,8 +5,11 @@ keywords)`` and gives a float, higher for more of the clean behaviour. Logits ha
 (B, S, V); of the latter the last position is compared unless `position` says otherwise. Numbers
 are computed in float32 whatever the model's dtype.
 
-With ``per_example=True`` a metric gives one number for each row, as a lazy array (B,) that can be
-differentiated; it is NaN where the metric is undefined, which raises otherwise.
+Over several rows a metric that is a share of the way from corrupted to clean gives the mean
+change over the mean gap, the others give a mean. With ``per_example=True`` a metric gives one
+number for each row, as a lazy array (B,) that can be differentiated; it is NaN where the metric
+is undefined, which raises otherwise. Shares take ``normalize=False``, which gives the change
+itself, in the metric's own unit: what is averaged over pairs of prompts.
 """
 
 from __future__ import annotations

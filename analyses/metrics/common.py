@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from mlxray.arrays import nested, number
+from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
 
 Position = int | Sequence[int]
@@ -93,23 +93,35 @@ def _integers(given: int | Sequence[int]) -> list[int]:
     return [int(each) for each in given]
 
 
-def recovered(change: mx.array, gap: mx.array, *, name: str, per_example: bool) -> mx.array:
-    """``change / gap``: the share of the clean-corrupted gap that patching closed.
+def recovered(
+    change: mx.array, gap: mx.array, *, name: str, per_example: bool, normalize: bool
+) -> float | mx.array:
+    """The share of the clean-corrupted gap that patching closed: ``change / gap``.
+
+    Over several rows it is the mean change over the mean gap. A mean of the rows' own shares
+    would be decided by the rows with the smallest gaps.
 
     Args:
         change: (B,). gap: (B,) or (1,).
         name: Of the metric.
-        per_example: Leave undefined rows NaN instead of raising.
+        per_example: Give each row's own share, NaN where its gap is zero.
+        normalize: Whether to divide at all; otherwise the change itself.
 
     Raises:
-        AnalysisError: if the gap is zero: then clean and corrupted are the same to this metric.
+        AnalysisError: if the mean gap is zero: then clean and corrupted are the same to this
+            metric.
     """
-    if not per_example and any(each == 0 for each in nested(gap)):
+    if not normalize:
+        return value(change, name=name, per_example=per_example)
+    if per_example:
+        return mx.where(gap == 0, mx.nan, change / mx.where(gap == 0, 1.0, gap))
+    mean_gap = number(mx.mean(gap))
+    if mean_gap == 0:
         raise AnalysisError(
             f"{name} is undefined: clean and corrupted logits are the same to it, so there is "
             "nothing to recover. Choose prompts, tokens or a position where they differ."
         )
-    return mx.where(gap == 0, mx.nan, change / mx.where(gap == 0, 1.0, gap))
+    return value(mx.mean(change, keepdims=True) / mean_gap, name=name, per_example=False)
 
 
 def value(rows: mx.array, *, name: str, per_example: bool) -> float | mx.array:

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from mlxray import Metric, hookimpl, metric
 
-from .common import Position, compared, recovered, value
+from .common import Position, compared, recovered
 
 
 def _norm(x: mx.array) -> mx.array:
@@ -38,10 +38,12 @@ def l2_distance(
     *,
     position: Position = -1,
     per_example: bool = False,
+    normalize: bool = True,
 ) -> float | mx.array:
     """Share of the Euclidean distance recovered: 1 − ‖patched − clean‖ / ‖corrupted − clean‖.
 
-    1 where patched equals clean, 0 where it is as far away as corrupted, negative beyond.
+    1 where patched equals clean, 0 where it is as far away as corrupted, negative beyond. With
+    ``normalize=False`` by how much the distance to clean fell.
 
     Raises:
         AnalysisError: if clean and corrupted are equal, or something is NaN.
@@ -51,8 +53,7 @@ def l2_distance(
     )
     gap = _norm(corrupted - clean)
     change = gap - _norm(patched - clean)
-    share = recovered(change, gap, name="l2_distance", per_example=per_example)
-    return value(share, name="l2_distance", per_example=per_example)
+    return recovered(change, gap, name="l2_distance", per_example=per_example, normalize=normalize)
 
 
 @metric(aliases=("mse",))
@@ -63,8 +64,11 @@ def mse_distance(
     *,
     position: Position = -1,
     per_example: bool = False,
+    normalize: bool = True,
 ) -> float | mx.array:
     """Share of the mean squared error recovered: 1 − MSE(patched) / MSE(corrupted), to clean.
+
+    With ``normalize=False`` by how much the error fell.
 
     Raises:
         AnalysisError: if clean and corrupted are equal, or something is NaN.
@@ -72,9 +76,17 @@ def mse_distance(
     patched, clean, corrupted = compared(
         patched_logits, clean_logits, corrupted_logits, position=position
     )
-    gap = _norm(corrupted - clean)
-    ratio = recovered(_norm(patched - clean), gap, name="mse_distance", per_example=per_example)
-    return value(1 - mx.square(ratio), name="mse_distance", per_example=per_example)
+    gap, left = _norm(corrupted - clean), _norm(patched - clean)
+    # In units of a gap, so that squares do not overflow: each row's own where rows stay apart.
+    unit = mx.array((patched.shape[1]) ** 0.5)
+    if normalize:
+        unit = gap if per_example else mx.max(gap)
+        unit = mx.where(unit == 0, 1.0, unit)
+    whole = mx.square(gap / unit)
+    change = whole - mx.square(left / unit)
+    return recovered(
+        change, whole, name="mse_distance", per_example=per_example, normalize=normalize
+    )
 
 
 @metric(aliases=("cosine",))
@@ -85,11 +97,13 @@ def cosine_distance(
     *,
     position: Position = -1,
     per_example: bool = False,
+    normalize: bool = True,
 ) -> float | mx.array:
     """Share of the cosine distance recovered.
 
     (cos(patched, clean) − cos(corrupted, clean)) / (1 − cos(corrupted, clean)): 1 where patched
-    points as clean does, 0 where it points away as far as corrupted.
+    points as clean does, 0 where it points away as far as corrupted. With ``normalize=False``
+    by how much the cosine rose.
 
     Raises:
         AnalysisError: if clean and corrupted point the same way, or something is NaN or all zero.
@@ -99,8 +113,9 @@ def cosine_distance(
     )
     gap = _turned(corrupted, clean)
     change = gap - _turned(patched, clean)
-    share = recovered(change, gap, name="cosine_distance", per_example=per_example)
-    return value(share, name="cosine_distance", per_example=per_example)
+    return recovered(
+        change, gap, name="cosine_distance", per_example=per_example, normalize=normalize
+    )
 
 
 @hookimpl

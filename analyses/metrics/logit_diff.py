@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from mlxray import Metric, hookimpl, metric
 
-from .common import Position, compared, recovered, token_column, value
+from .common import Position, compared, recovered, token_column
 
 
 @metric()
@@ -21,6 +21,7 @@ def logit_diff(
     incorrect_token: int | Sequence[int],
     position: Position = -1,
     per_example: bool = False,
+    normalize: bool = True,
 ) -> float | mx.array:
     """Share of the logit difference recovered: (patched − corrupted) / (clean − corrupted).
 
@@ -31,7 +32,8 @@ def logit_diff(
         patched_logits, clean_logits, corrupted_logits: Logits; see `mlxray.analyses.metrics`.
         correct_token, incorrect_token: Ids of the two answers, or one for each row.
         position: Token position(s).
-        per_example: Give (B,) instead of the mean.
+        per_example: Give (B,), each row's own share, instead of the share over all rows.
+        normalize: False for the change in logits, patched − corrupted, without the division.
 
     Raises:
         AnalysisError: if clean and corrupted have the same difference, or something is NaN.
@@ -47,8 +49,7 @@ def logit_diff(
         for rows in compared(patched_logits, clean_logits, corrupted_logits, position=position)
     )
     change, gap = patched - corrupted, clean - corrupted
-    share = recovered(change, gap, name="logit_diff", per_example=per_example)
-    return value(share, name="logit_diff", per_example=per_example)
+    return recovered(change, gap, name="logit_diff", per_example=per_example, normalize=normalize)
 
 
 @hookimpl

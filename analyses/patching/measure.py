@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
 
-from mlxray import InterpretableModel, Metric
-from mlxray.errors import InputError
+from mlxray import InterpretableModel, Metric, registry
+from mlxray.arrays import nested, number
+from mlxray.errors import AnalysisError, InputError, nearest
 from mlxray.tokens import Batch
 
 from ..datasets.targets import token_id
 from ..metrics.lookup import get_metric
 
 MetricLike = str | Metric | Callable[..., Any]
+
+#: Relative error of float32 logits after a forward pass, of which one rounding is a small part.
+_PASS_ERROR = 1e-6
+
+#: Draws of rounding errors.
+_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -26,10 +34,13 @@ class Measure:
     Attributes:
         name: The metric's name.
         metric: Called as ``metric(patched, clean, corrupted, **options)``.
-        clean, corrupted: (1, 1, V) logits of the two runs at the position that is measured.
+        clean, corrupted: (1, P, V) logits of the two runs at the positions that the metric gets
+            (see `read_positions`).
         options: The metric's own keywords.
         by_row: Whether it takes ``per_example=True`` and then gives a lazy (N,), which can be
             differentiated.
+        is_share: Whether it is a share of the gap between clean and corrupted: clean is 1 and
+            corrupted 0, unless it was bound raw.
     """
 
     name: str
@@ -38,46 +49,105 @@ class Measure:
     corrupted: mx.array
     options: Mapping[str, Any]
     by_row: bool
+    is_share: bool = False
 
     def rows(self, logits: mx.array) -> mx.array:
-        """(N, V) logits → (N,) values, evaluated.
+        """(N, P, V) logits, or (N, V) of one position → (N,) values, evaluated.
 
         Raises:
             InputError: if the metric gives something that is not a finite number.
-        AnalysisError: if the metric says that it is undefined here.
+            AnalysisError: if the metric says that it is undefined here.
         """
+        if logits.ndim == 2:
+            logits = logits[:, None]
         if self.by_row:
             values = self._lazy(logits)
         else:
-            values = mx.array([self._one(row[None, None]) for row in logits])
+            values = mx.array([self._one(row[None]) for row in logits])
         if not mx.all(mx.isfinite(values)).item():
             if self.by_row:
                 for row in logits:  # many a metric says why when it is asked for one number
-                    self._one(row[None, None])
+                    self._one(row[None])
             raise InputError(f"metric {self.name!r} gave NaN or infinity.")
         return values
 
     def scalar(self, logits: mx.array) -> mx.array:
-        """Sum over rows of (N, V) logits, lazy, to be differentiated.
+        """Sum over rows of (N, P, V) logits, lazy, to be differentiated.
 
         Raises:
-            InputError: if the metric has no form that can be differentiated.
+            InputError: if the metric gives plain numbers, which have no gradient.
         """
-        if not self.by_row:
+        if self.by_row:
+            return mx.sum(self._lazy(logits))
+        return mx.sum(mx.stack([self._differentiable(row[None]) for row in logits]))
+
+    def _differentiable(self, logits: mx.array) -> mx.array:
+        value = self.metric(logits, self.clean, self.corrupted, **self.options)
+        if not isinstance(value, mx.array):
             raise InputError(
-                f"metric {self.name!r} gives plain numbers; to be differentiated it takes "
-                "per_example=True and then returns an array with one value for each row."
+                f"metric {self.name!r} returns plain numbers; to be differentiated it returns an "
+                "mx.array of one element, computed from the patched logits without .item() or "
+                "float()."
             )
-        return mx.sum(self._lazy(logits))
+        return value.reshape(())
 
     def _lazy(self, logits: mx.array) -> mx.array:
         rows: mx.array = self.metric(
-            logits[:, None], self.clean, self.corrupted, **self.options, per_example=True
+            logits, self.clean, self.corrupted, **self.options, per_example=True
         )
         return rows
 
     def _one(self, logits: mx.array) -> float:
-        return float(self.metric(logits, self.clean, self.corrupted, **self.options))
+        value = self.metric(logits, self.clean, self.corrupted, **self.options)
+        if isinstance(value, mx.array) and value.size != 1:
+            raise InputError(
+                f"metric {self.name!r} returns an array of shape {value.shape}, not one number."
+            )
+        return float(value)
+
+    # The two ends
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """The metric of the clean and of the corrupted run."""
+        clean, corrupted = nested(self.rows(mx.concatenate([self.clean, self.corrupted])))
+        return clean, corrupted
+
+    @property
+    def gap(self) -> float:
+        """The metric of the clean run less that of the corrupted one."""
+        clean, corrupted = self.ends
+        return clean - corrupted
+
+    @cached_property
+    def resolution(self) -> float:
+        """How far rounding of the two runs' logits moves the metric: a smaller gap is none.
+
+        Found by adding rounding errors of the logits' dtype to both runs' logits.
+        """
+        error = max(mx.finfo(self.clean.dtype).eps / 2, _PASS_ERROR)
+        moved = []
+        for end, logits in zip(self.ends, (self.clean, self.corrupted), strict=True):
+            exact = logits.astype(mx.float32)
+            for draw in range(_DRAWS):
+                signs = 1 - 2 * mx.random.bernoulli(shape=exact.shape, key=mx.random.key(draw))
+                # A token that the model rules out has minus infinity.
+                noisy = mx.where(mx.isfinite(exact), exact * (1 + error * signs), exact)
+                moved.append(abs(number(self.rows(noisy)[0]) - end))
+        return max(moved)
+
+    def check_gap(self) -> None:
+        """Refuse two runs that the metric does not tell apart.
+
+        Raises:
+            AnalysisError: if their gap is no more than rounding of the logits makes.
+        """
+        if abs(self.gap) <= self.resolution:
+            raise AnalysisError(
+                f"metric {self.name!r} finds both runs alike ({self.ends[0]:g} and "
+                f"{self.ends[1]:g}): nothing to bring back. Both give the same as far as the "
+                f"rounding of {self.clean.dtype} logits allows to tell."
+            )
 
 
 def bind(
@@ -86,11 +156,22 @@ def bind(
     clean: mx.array,
     corrupted: mx.array,
     options: Mapping[str, Any] | None = None,
+    *,
+    raw: bool = False,
 ) -> Measure:
-    """Bind a metric to the logits (V,) of a clean and a corrupted run, and try it once.
+    """Bind a metric to the logits (P, V) of a clean and a corrupted run, and try it once.
 
     Keywords that end in ``_token`` may be text, such as ``" Paris"``; those that end in
-    ``_tokens`` may hold text.
+    ``_tokens`` may hold text. Keywords of other registered metrics are left out where the metric
+    was given by its name, so that one set of keywords serves several metrics.
+
+    Args:
+        model: The model.
+        metric: Its name, or a function.
+        clean, corrupted: Logits at the positions that `read_positions` names; (V,) for one.
+        options: The metric's keywords.
+        raw: Of a metric that is a share of the gap between the two runs, the change itself: what
+            is averaged over pairs.
 
     Raises:
         InputError: if it refuses its keywords or gives no finite number, or a token given as
@@ -99,20 +180,64 @@ def bind(
         PluginError: if there is no metric of that name.
     """
     found = get_metric(metric)
-    fn = found.fn if isinstance(found, Metric) else found
+    named = inspect.signature(function_of(found)).parameters
     name = str(getattr(found, "name", getattr(found, "__name__", repr(found))))
-    by_row = "per_example" in inspect.signature(fn).parameters
-    shaped = clean.reshape(1, 1, -1), corrupted.reshape(1, 1, -1)
     given = {
         key: _ids(model, value) if key.endswith(("_token", "_tokens")) else value
-        for key, value in (options or {}).items()
+        for key, value in _used(metric, name, named, options or {}).items()
     }
-    measure = Measure(name, fn, *shaped, given, by_row)
+    is_share = "normalize" in named and bool(given.get("normalize", True))
+    if is_share and raw:
+        given["normalize"] = False
+    measure = Measure(
+        name,
+        function_of(found),
+        clean.reshape(1, -1, clean.shape[-1]),
+        corrupted.reshape(1, -1, corrupted.shape[-1]),
+        given,
+        by_row="per_example" in named,
+        is_share=is_share,
+    )
     try:
-        measure.rows(mx.stack([clean.reshape(-1), corrupted.reshape(-1)]))
+        _ = measure.ends
     except TypeError as error:
         raise InputError(f"metric {name!r}: {error}") from error
     return measure
+
+
+def function_of(metric: Callable[..., Any]) -> Callable[..., Any]:
+    """The function behind a registered metric, or the function itself."""
+    return metric.fn if isinstance(metric, Metric) else metric
+
+
+def _used(
+    metric: MetricLike,
+    name: str,
+    named: Mapping[str, inspect.Parameter],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The keywords that a metric takes, of those given for it.
+
+    Raises:
+        InputError: for a keyword that neither it nor any other registered metric has.
+    """
+    if not isinstance(metric, str) or any(p.kind is p.VAR_KEYWORD for p in named.values()):
+        return dict(options)
+    others = {
+        keyword
+        for each in registry.all("metric")
+        for keyword, parameter in inspect.signature(each.fn).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    for keyword in options:
+        if keyword == "position" and keyword in named:
+            raise InputError("give position= to the method itself, not to the metric.")
+        if keyword not in named and keyword not in others:
+            known = [key for key, p in named.items() if p.kind is p.KEYWORD_ONLY]
+            raise InputError(
+                f"metric {name!r} has no keyword {keyword!r}. {nearest(keyword, known)}"
+            )
+    return {key: value for key, value in options.items() if key in named}
 
 
 def _ids(model: InterpretableModel, value: Any) -> Any:
@@ -124,7 +249,98 @@ def _ids(model: InterpretableModel, value: Any) -> Any:
     return value
 
 
+def read_positions(metric: MetricLike, batch: Batch, position: int = -1) -> list[int]:
+    """The positions of one prompt whose logits a metric gets, from the front.
+
+    A registered metric that takes ``position`` compares one position and gets that one. Every
+    other metric is a function of all logits and gets all of them, up to the position that is
+    measured: each at its own place, and that one the last.
+
+    Raises:
+        InputError: if the position does not exist.
+        PluginError: if there is no metric of that name.
+    """
+    at = batch.index(0, position)
+    found = get_metric(metric)
+    if isinstance(found, Metric) and "position" in inspect.signature(found.fn).parameters:
+        return [at]
+    return list(range(at + 1))
+
+
 def last_logits(model: InterpretableModel, batch: Batch, position: int = -1) -> mx.array:
     """Logits (V,) of one prompt at a position, evaluated."""
     logits = model.run_with_hooks(batch)
     return logits[0, batch.index(0, position)]
+
+
+def measure_of(
+    model: InterpretableModel,
+    batches: tuple[Batch, Batch],
+    metric: MetricLike,
+    options: Mapping[str, Any] | None = None,
+    position: int = -1,
+    *,
+    raw: bool = False,
+) -> Measure:
+    """Run a clean and a corrupted prompt and bind a metric to their logits.
+
+    Raises:
+        InputError, PluginError: See `bind`.
+        AnalysisError: if both prompts give the same logits at the position.
+    """
+    at = read_positions(metric, batches[0], position)
+    clean, corrupted = (model.run_with_hooks(batch)[0, mx.array(at)] for batch in batches)
+    check_apart(batches, position, clean, corrupted, at)
+    return bind(model, metric, clean, corrupted, options, raw=raw)
+
+
+def check_apart(
+    batches: tuple[Batch, Batch],
+    position: int,
+    clean: mx.array,
+    corrupted: mx.array,
+    read: Sequence[int],
+) -> None:
+    """Refuse two prompts that are the same up to the position that is measured.
+
+    Whether they are is told by their tokens. Logits are looked at as well, and with a tolerance,
+    since a model that is not causal may tell the prompts apart all the same.
+
+    Args:
+        batches: The prompts.
+        position: Where the logits are measured.
+        clean, corrupted: Logits (P, V).
+        read: Their positions.
+
+    Raises:
+        AnalysisError: if the logits are the same there.
+    """
+    end = max(read)
+    same = mx.array_equal(batches[0].ids[:, : end + 1], batches[1].ids[:, : end + 1]).item()
+    if same and alike(clean, corrupted):
+        raise AnalysisError(
+            f"both prompts give the same logits at position {position}: nothing to bring back. "
+            "Their tokens differ after it only."
+        )
+
+
+def alike(first: mx.array, second: mx.array) -> bool:
+    """Whether two arrays differ by no more than rounding in their dtype."""
+    exact, other = first.astype(mx.float32), second.astype(mx.float32)
+    size = mx.where(mx.isfinite(exact), mx.abs(exact), 0.0)
+    error = mx.where(exact == other, 0.0, mx.abs(exact - other))
+    tolerance = 64 * mx.finfo(first.dtype).eps
+    return number(mx.max(error)) <= tolerance * max(number(mx.max(size)), 1.0)
+
+
+__all__ = [
+    "Measure",
+    "MetricLike",
+    "alike",
+    "bind",
+    "check_apart",
+    "function_of",
+    "last_logits",
+    "measure_of",
+    "read_positions",
+]

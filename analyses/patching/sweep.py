@@ -286,14 +286,15 @@ class Sweep:
 
         Args:
             cells, values, naive: See `logits`.
-            measure: Logits (n, V) of the first wanted position → (n,).
+            measure: Logits (n, V) of the wanted position, or (n, P, V) of several, → (n,).
             progress: Title of a progress bar; None for no bar.
         """
         group = mx.distributed.init()
         found = mx.zeros(len(cells))
         with tqdm(total=len(cells), desc=progress, disable=progress is None, unit="run") as bar:
             for indices, logits in self.logits(cells, values, naive=naive, group=group):
-                found[mx.array(indices)] = measure(logits[:, 0])
+                seen = logits[:, 0] if len(self.positions) == 1 else logits
+                found[mx.array(indices)] = measure(seen)
                 mx.eval(found)
                 bar.update(len(indices))
         if group.size() > 1:

@@ -96,8 +96,10 @@ class SteeringSweepResult(AnalysisResult):
             after = f"; too strong for the model in {share} (first: {first})"
         best = self.best
         if best is None:
-            return f"steering at {self.point}: no cell costs at most {self.max_cost:g}×{after}"
-        return (
+            return self.warned(
+                f"steering at {self.point}: no cell costs at most {self.max_cost:g}×{after}"
+            )
+        return self.warned(
             f"steering at {self.point}: layer {best.layer}, strength {best.strength:g} takes "
             f"{self.score_name} from {self.base_score:.3g} to {best.score:.3g} at "
             f"{best.cost:.3f}× the perplexity (limit {self.max_cost:g}×){after}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
 from mlxray.tokens import Batch
 
+from ..causal.gaps import Normalize, check_gaps, gap_warnings
 from ..datasets.targets import Token, token_id
-from ..patching.measure import bind
+from ..patching.measure import Measure, bind
 from .rows import SteeredRows
 
 #: Logits (V,) of one prompt's last token, and which prompt → a number.
@@ -52,6 +54,7 @@ def by_metric(
     options: Mapping[str, Any] | None,
     goal: Any,
     base: Sequence[mx.array],
+    normalize: Normalize,
 ) -> Score:
     """A registered metric: the goal's logits count as clean, the unsteered ones as corrupted.
 
@@ -61,9 +64,11 @@ def by_metric(
         options: Its keywords.
         goal: For each prompt one whose answer it should give; one for all.
         base: Logits (V,) of each prompt, unsteered.
+        normalize: How a metric that is a share is averaged over prompts.
 
     Raises:
         InputError: without a goal, or if their number does not fit.
+        AnalysisError: if the metric does not tell the goals from the unsteered runs.
     """
     if goal is None:
         raise InputError(
@@ -74,14 +79,44 @@ def by_metric(
     if len(goals.lengths) not in (1, len(base)):
         raise InputError(f"{len(goals.lengths)} goals for {len(base)} prompts: give one for each.")
     clean = last_rows(model, goals) * (len(base) if len(goals.lengths) == 1 else 1)
+    several = len(base) > 1
     measures = [
-        bind(model, metric, one, other, options) for one, other in zip(clean, base, strict=True)
+        bind(model, metric, one, other, options, raw=several)
+        for one, other in zip(clean, base, strict=True)
     ]
+    return MetricScore(measures, normalize)
 
-    def score(logits: mx.array, prompt: int) -> float:
-        return number(measures[prompt].rows(logits[None])[0])
 
-    return score
+class MetricScore:
+    """A metric bound to each prompt; its mean over the prompts is what a sweep reports.
+
+    A metric that is a share of the gap between goal and unsteered run is a share of the mean gap
+    over the prompts: the prompt with the smallest gap would decide a mean of the prompts' own
+    shares.
+
+    Args:
+        measures: The metric bound to each prompt.
+        normalize: "mean", or "pair" for the mean of the prompts' own shares.
+
+    Attributes:
+        warnings: What to know of the gaps.
+
+    Raises:
+        AnalysisError: if such a metric does not tell the goals from the unsteered runs.
+    """
+
+    def __init__(self, measures: Sequence[Measure], normalize: Normalize) -> None:
+        self._measures = measures
+        self.warnings: list[str] = []
+        self._wholes = [1.0] * len(measures)
+        if all(measure.is_share for measure in measures):
+            check_gaps(measures, normalize)
+            self.warnings = gap_warnings(measures, normalize)
+            gaps = [measure.gap for measure in measures]
+            self._wholes = [statistics.fmean(gaps)] * len(gaps) if normalize == "mean" else gaps
+
+    def __call__(self, logits: mx.array, prompt: int) -> float:
+        return number(self._measures[prompt].rows(logits[None])[0]) / self._wholes[prompt]
 
 
 def by_function(function: Callable[[mx.array], Any], name: str) -> Score:

@@ -16,6 +16,7 @@ from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
 from mlxray.points.vocabulary import ALIASES, parse
 
+from ..causal.gaps import Normalize, check_normalize
 from ..datasets.targets import Token
 from ..metrics.lookup import get_metric
 from ..patching.sweep import DEFAULT_BUDGET
@@ -24,7 +25,7 @@ from .build import steering_vector
 from .contrast import Layers, rows_of
 from .neutral import Neutral, neutral_batch
 from .result import SteeringSweepResult
-from .score import LOG_ODDS, Score, Scores, by_function, by_metric, log_odds
+from .score import LOG_ODDS, MetricScore, Score, Scores, by_function, by_metric, log_odds
 from .vector import SteeringVector, finite
 
 STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -51,6 +52,7 @@ def steering_sweep(
     goal: Any = None,
     neutral: Sequence[str] | None = None,
     max_cost: float = 1.1,
+    normalize: Normalize = "mean",
     verbose: bool = False,
     budget: int = DEFAULT_BUDGET,
 ) -> SteeringSweepResult:
@@ -79,6 +81,9 @@ def steering_sweep(
         neutral: Texts that steering should not touch, of two tokens at least; None for stories
             that the embedded model knows.
         max_cost: The best cell costs at most this.
+        normalize: Of several prompts and a metric that is a share of the gap between goal and
+            unsteered run: "mean" divides the mean change by the mean gap; "pair" takes the mean
+            of the prompts' own shares, in which those with small gaps count most.
         verbose: Show progress.
         budget: Bytes that the logits of one pass may take.
 
@@ -91,6 +96,7 @@ def steering_sweep(
             or the unsteered model does not.
     """
     powers = _strengths(strengths)
+    check_normalize(normalize)
     if isinstance(max_cost, bool) or not (isinstance(max_cost, Real) and max_cost > 0):
         raise InputError(f"max_cost is a positive number; got {max_cost!r}.")
     _check_used(score, target=target, other=other, goal=goal, score_kwargs=score_kwargs)
@@ -100,7 +106,7 @@ def steering_sweep(
     made = _vector(model, vector, positive, negative, point, layers, position, method)
     places = _places(made, model, layers)
     prompts = Scores(model, batch, list(places), budget)
-    judge = judge or _judge(model, score, score_kwargs, goal, prompts.plain)
+    judge = judge or _judge(model, score, score_kwargs, goal, prompts.plain, normalize)
     stories = Neutral(model, texts, list(places), budget)
     base_score = prompts.base(judge)
     scores, costs, answers = [], [], []
@@ -134,6 +140,7 @@ def steering_sweep(
         answers=answers,
         max_cost=float(max_cost),
         norm_scaled=norm_scaled,
+        warnings=judge.warnings if isinstance(judge, MetricScore) else [],
     )
 
 
@@ -227,9 +234,10 @@ def _judge(
     options: Mapping[str, Any] | None,
     goal: Any,
     plain: Sequence[mx.array],
+    normalize: Normalize,
 ) -> Score:
     if isinstance(score, (str, Metric)):
-        return by_metric(model, score, options, goal, plain)
+        return by_metric(model, score, options, goal, plain, normalize)
     if not callable(score):
         raise InputError(
             f"a score is {LOG_ODDS!r}, the name of a metric or a function of logits; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -23,12 +23,20 @@ class Analysis(Generic[P, R]):
         name: As in ``model.NAME(…)`` and ``mlxray run NAME``.
         fn: The function; its first parameter is the model.
         result: Type of what it returns.
+        method_defaults: Defaults of ``model.NAME(…)`` that differ from those of the function.
     """
 
-    def __init__(self, fn: Callable[P, R], name: str, result: type[Result]) -> None:
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        name: str,
+        result: type[Result],
+        method_defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         self.fn = fn
         self.name = name
         self.result = result
+        self.method_defaults = dict(method_defaults or {})
         self.signature = inspect.signature(fn)
         functools.update_wrapper(self, fn)
 
@@ -58,6 +66,24 @@ class Analysis(Generic[P, R]):
         registry.notify("mlxray_analysis_finished", result=result)
         return result
 
+    def of(self, model: Any) -> Callable[..., R]:
+        """The analysis as a method of a model, with the defaults that it has as one."""
+        if not self.method_defaults:
+            return functools.partial(self, model)
+
+        @functools.wraps(self.fn)
+        def method(*args: Any, **kwargs: Any) -> R:
+            given = self.signature.bind_partial(model, *args, **kwargs).arguments
+            missing = {k: v for k, v in self.method_defaults.items() if k not in given}
+            return self(model, *args, **kwargs, **missing)
+
+        shown = [
+            p.replace(default=self.method_defaults.get(p.name, p.default))
+            for p in list(self.signature.parameters.values())[1:]
+        ]
+        method.__signature__ = self.signature.replace(parameters=shown)  # type: ignore[attr-defined]
+        return method
+
     def __repr__(self) -> str:
         return f"<analysis {self.name}{self.signature}>"
 
@@ -68,7 +94,10 @@ def analysis(fn: Callable[P, R], /) -> Analysis[P, R]: ...
 
 @overload
 def analysis(
-    *, name: str | None = None, result: type[Result] = Result
+    *,
+    name: str | None = None,
+    result: type[Result] = Result,
+    method_defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[P, R]], Analysis[P, R]]: ...
 
 
@@ -78,16 +107,18 @@ def analysis(
     *,
     name: str | None = None,
     result: type[Result] = Result,
+    method_defaults: Mapping[str, Any] | None = None,
 ) -> Any:
     """Mark a function of a model as an analysis.
 
     Args:
         name: Registered name; the function's own if left out.
         result: Type of the result, so that pictures can be offered before it runs.
+        method_defaults: Defaults of ``model.NAME(…)`` where they differ from the function's.
     """
 
     def mark(function: Callable[..., Any]) -> Analysis[..., Any]:
-        return Analysis(function, name or function.__name__, result)
+        return Analysis(function, name or function.__name__, result, method_defaults)
 
     return mark(fn) if fn is not None else mark
 

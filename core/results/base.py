@@ -52,11 +52,13 @@ class AnalysisResult(Result):
     Attributes:
         result_type: Short tag for programs.
         metadata: How it was made: analysis, parameters, seconds.
+        warnings: What a reader should know before trusting the numbers, one sentence each.
     """
 
     result_type: ClassVar[str] = "analysis"
 
     metadata: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    warnings: list[str] = field(default_factory=list, kw_only=True)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -64,8 +66,12 @@ class AnalysisResult(Result):
         return {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name != "metadata" and not f.name.startswith("_")
+            if f.name not in ("metadata", "warnings") and not f.name.startswith("_")
         }
+
+    def warned(self, text: str) -> str:
+        """A summary, with the warnings after it."""
+        return "; warning: ".join([text, *self.warnings])
 
     def summary(self) -> str:
         """One line for people."""
@@ -79,6 +85,8 @@ class AnalysisResult(Result):
             "data": plain(self.data),
             "metadata": plain(self.metadata),
         }
+        if self.warnings:
+            content["warnings"] = list(self.warnings)
         text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
         # Half a character (a lone surrogate) fits no encoding; its JSON escape does.
         return text.encode("utf-8", "backslashreplace").decode("utf-8")

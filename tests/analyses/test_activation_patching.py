@@ -1,5 +1,7 @@
 """Activation patching against a forward pass written as a loop over the model's own blocks."""
 
+import inspect
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -140,7 +142,9 @@ def test_both_spellings_of_the_prompts(make):
         clean_text=CLEAN, corrupted_text=CORRUPTED, component="mlp", layers=[0, 1, 2]
     )
     assert dict(spelled) == expected
-    other = mlxray.analyses.activation_patching(model, clean=CLEAN, corrupted=CORRUPTED)
+    other = mlxray.analyses.activation_patching(
+        model, clean=CLEAN, corrupted=CORRUPTED, component="mlp"
+    )
     assert dict(other) == expected
     ids = [mx.array([model.encode(text)]) for text in (CLEAN, CORRUPTED)]
     assert dict(model.activation_patching(*ids)) == expected
@@ -148,6 +152,21 @@ def test_both_spellings_of_the_prompts(make):
         model.activation_patching(CLEAN)
     with pytest.raises(InputError, match="clean and clean_text are the same argument"):
         model.activation_patching(CLEAN, CORRUPTED, clean_text=CLEAN)
+
+
+def test_function_and_method_have_the_documented_defaults(make):
+    model = make("llama")
+    function, method = mlxray.analyses.activation_patching, model.activation_patching
+    assert function(model, CLEAN, CORRUPTED).component == "resid_post"
+    assert method(CLEAN, CORRUPTED).component == "mlp"
+    assert method(CLEAN, CORRUPTED, "attn").component == "attn"
+    assert method(CLEAN, CORRUPTED, component="resid_post").component == "resid_post"
+    assert function(model, CLEAN, CORRUPTED, "mlp").component == "mlp"
+    assert inspect.signature(method).parameters["component"].default == "mlp"
+    assert "model" not in inspect.signature(method).parameters
+    assert inspect.signature(function.fn).parameters["component"].default == "resid_post"
+    with pytest.raises(TypeError, match="componnt"):
+        method(CLEAN, CORRUPTED, componnt="mlp")
 
 
 def test_the_result_reads_as_documented(make):

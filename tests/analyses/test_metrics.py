@@ -38,6 +38,7 @@ ORACLES = {
     "ce_diff": lambda p, c, k: log_softmax(p)[c.argmax()] - log_softmax(k)[c.argmax()],
     "logit_diff": lambda p, c, k: ((p[2] - p[0]) - (k[2] - k[0])) / ((c[2] - c[0]) - (k[2] - k[0])),
 }
+SHARES = ("l2", "mse", "cosine", "logit_diff")
 KEYWORDS = {"logit_diff": {"correct_token": 2, "incorrect_token": 0}}
 
 
@@ -102,7 +103,12 @@ def test_rows_of_a_batch_are_what_they_are_alone(name):
     ]
     assert rows.tolist() == pytest.approx(alone, rel=1e-5)
     mean = metric(patched, clean, corrupted, position=where, **keywords)
-    assert mean == pytest.approx(np.mean(alone), rel=1e-5)
+    if name in SHARES:  # the mean change over the mean gap
+        options = {"position": where, "normalize": False, **keywords}
+        changes, gaps = (metric(x, clean, corrupted, **options) for x in (patched, clean))
+        assert mean == pytest.approx(changes / gaps, rel=1e-5)
+    else:
+        assert mean == pytest.approx(np.mean(alone), rel=1e-5)
     many = metric(patched, clean[:1], corrupted[:1], per_example=True, **keywords)
     assert many.shape == (3,)
     assert many[1].item() == pytest.approx(

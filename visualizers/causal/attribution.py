@@ -11,7 +11,7 @@ from mlxray.plugins.kinds import Visualizer
 
 from ..charts.bars import Bars
 from ..charts.matrix import Matrices
-from ..drawing.labels import text_label
+from ..drawing.labels import captioned, text_label
 
 
 def _content(
@@ -35,15 +35,14 @@ def _content(
     name = text_label(result.method, 40)
     title = f"{component}: estimated effect of patching ({name})" if title is None else title
     unit = f"estimated change of {text_label(result.metric_name, 30)}"
+    note = captioned(signed_note(cmap), result.warnings)
     if scores.ndim == 1:
-        return Bars(
-            scores, list(result.layers), title, signed_note(cmap), unit, percent=False, cmap=cmap
-        )
+        return Bars(scores, list(result.layers), title, note, unit, percent=False, cmap=cmap)
     return Matrices(
         panels=[("", scores)],
         rows=list(result.layers),
         title=title,
-        note=signed_note(cmap),
+        note=note,
         unit=unit,
         across=across,
         limit=largest(scores),

@@ -10,7 +10,7 @@ from mlxray.errors import InputError
 from mlxray.plugins.kinds import Visualizer
 
 from ..charts.matrix import Matrices
-from ..drawing.labels import text_label, token_label
+from ..drawing.labels import captioned, text_label, token_label
 
 
 def _map(result: AttributionMapResult, cmap: str, title: str | None) -> Matrices:
@@ -31,7 +31,7 @@ def _map(result: AttributionMapResult, cmap: str, title: str | None) -> Matrices
         panels=panels,
         rows=list(first.layers),
         title=f"Estimated effect of patching, by position ({name})" if title is None else title,
-        note=signed_note(cmap),
+        note=captioned(signed_note(cmap), result.warnings),
         unit=f"estimated change of {text_label(first.metric_name, 30)}",
         across="token",
         limit=max(largest(values) for _, values in panels),

@@ -12,7 +12,7 @@ from mlxray.plugins.kinds import Visualizer
 
 from ..charts.bars import Bars
 from ..charts.matrix import Matrices
-from ..drawing.labels import text_label
+from ..drawing.labels import captioned, text_label
 
 #: What the columns of a map are, where it is not the name of the split.
 _ACROSS = {"layer": "head", "head_position": "position"}
@@ -41,6 +41,7 @@ def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Mat
             ends = [to_numpy(end) for end in result.shares(result.interval)]
             interval = np.sort(np.stack(ends), axis=0)
             note += f"\nlines: 95% intervals of the mean of {result.pairs} pairs"
+        note = captioned(note, result.warnings)
         bars = Bars(effects, list(result.layers), title, note, unit, percent=True, cmap=cmap)
         return replace(bars, interval=interval)
     # Heads and positions: a panel for each layer.
@@ -53,7 +54,9 @@ def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Mat
         panels=panels,
         rows=list(result.layers) if effects.ndim == 2 else list(range(effects.shape[1])),
         title=title,
-        note="; ".join(filter(None, ("1: the clean behaviour is back", colors))),
+        note=captioned(
+            "; ".join(filter(None, ("1: the clean behaviour is back", colors))), result.warnings
+        ),
         unit=unit,
         across=_ACROSS.get(result.by, result.by),
         down="layer" if effects.ndim == 2 else "head",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mlxray import hookimpl, visualizer
@@ -10,7 +11,7 @@ from mlxray.analyses.circuits.path_result import PathResult
 from mlxray.errors import InputError
 from mlxray.plugins.kinds import Visualizer
 
-from ..drawing.labels import text_label
+from ..drawing.labels import captioned, text_label
 from .picture import MEANING, CircuitPicture, circuit_picture
 
 #: Edges in one picture, unless another number is asked for.
@@ -26,7 +27,8 @@ def _circuit(
         if result.faithfulness is not None:
             title += f", faithfulness {result.faithfulness:.0%}"
     unit = MEANING.get(result.method, "weight")
-    return circuit_picture(result.edges, title=title, unit=unit, most=edges, cmap=cmap)
+    made = circuit_picture(result.edges, title=title, unit=unit, most=edges, cmap=cmap)
+    return replace(made, note=captioned(made.note, result.warnings))
 
 
 @visualizer(CircuitResult, backend="matplotlib")
@@ -78,7 +80,9 @@ def _path(result: PathResult, cmap: str, title: str | None) -> CircuitPicture:
         unit=f"{unit}, {several}",
         most=MOST,
         cmap=cmap,
-        note=f"with {several} clean and {result.n_frozen} other senders frozen",
+        note=captioned(
+            f"with {several} clean and {result.n_frozen} other senders frozen", result.warnings
+        ),
         thickest=2.0,
     )
 

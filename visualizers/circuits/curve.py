@@ -10,6 +10,8 @@ from mlxray.analyses.circuits.curve_result import CircuitCurveResult
 from mlxray.errors import InputError
 from mlxray.plugins.kinds import Visualizer
 
+from ..drawing.labels import captioned
+
 if TYPE_CHECKING:
     import mlx.core as mx
 
@@ -59,7 +61,8 @@ def _heading(result: CircuitCurveResult, title: str | None) -> tuple[str, str]:
     if title is None:
         one = "one pair" if result.pairs == 1 else f"{result.pairs} pairs"
         title = f"How much of the behaviour circuits carry ({one} of prompts)"
-    return title, "" if result.faithfulness_interval is None else "bands: 95 % intervals"
+    note = "" if result.faithfulness_interval is None else "bands: 95 % intervals"
+    return title, captioned(note, result.warnings)
 
 
 def _chosen(result: CircuitCurveResult) -> tuple[int, float, str] | None:

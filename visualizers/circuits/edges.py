@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mlxray import hookimpl, visualizer
@@ -10,7 +11,7 @@ from mlxray.errors import InputError
 from mlxray.plugins.kinds import Visualizer
 
 from ..charts.matrix import Matrices
-from ..drawing.labels import text_label
+from ..drawing.labels import captioned, text_label
 from .picture import MEANING, CircuitPicture, circuit_picture
 
 
@@ -33,7 +34,9 @@ def _map(result: EdgeScoresResult, cmap: str, title: str | None) -> Matrices:
         panels=[("", values)],
         rows=[text_label(receiver, 20) for receiver in receivers],
         title=f"{name} scores of {len(result.scores)} edges" if title is None else title,
-        note="; ".join(filter(None, ("grey: no such edge", signed_note(cmap)))),
+        note=captioned(
+            "; ".join(filter(None, ("grey: no such edge", signed_note(cmap)))), result.warnings
+        ),
         unit=MEANING.get(result.method, "score"),
         across="sender",
         limit=largest(values),
@@ -54,9 +57,10 @@ def _graph(result: EdgeScoresResult, edges: int, cmap: str, title: str | None) -
     name = text_label(result.method, 30)
     heading = f"{name}: the {edges} strongest edges, {len(kept)} of them on a path"
     unit = MEANING.get(result.method, "score")
-    return circuit_picture(
+    made = circuit_picture(
         kept, title=heading if title is None else title, unit=unit, most=None, cmap=cmap
     )
+    return replace(made, note=captioned(made.note, result.warnings))
 
 
 @visualizer(EdgeScoresResult, backend="matplotlib")

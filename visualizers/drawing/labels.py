@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import textwrap
 import unicodedata
+from collections.abc import Sequence
 
 from mlxray.display import EMPTY, fit, show_text, show_token
 
@@ -13,9 +15,19 @@ token_label = show_token
 clip = fit
 
 
+#: Characters of a line of warnings.
+_CAPTION = 84
+
+
 def text_label(text: str, width: int | None = None) -> str:
     """Text that need not be a token as one line: as `token_label`, but inner spaces stay."""
     return show_text(text, width) or EMPTY
+
+
+def captioned(note: str, warnings: Sequence[str]) -> str:
+    """A picture's note with a result's warnings under it, in lines that fit a narrow picture."""
+    lines = [line for each in warnings for line in textwrap.wrap(f"warning: {each}", _CAPTION)]
+    return "\n".join(filter(None, (note, *lines)))
 
 
 def columns(label: str) -> int:

@@ -39,7 +39,7 @@ def framed(
         template="plotly_white",
         font={"family": family, "size": font_size},
         hoverlabel={"align": "left", "font": {"family": family}},
-        margin={"l": 60, "r": 30, "t": 105 if note else 85, "b": 50},
+        margin={"l": 60, "r": 30, "t": 105 + 16 * note.count("\n") if note else 85, "b": 50},
     )
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)

@@ -11,7 +11,7 @@ from mlxray.analyses.steering.result import SteeringSweepResult
 from mlxray.errors import InputError
 from mlxray.plugins.kinds import Visualizer
 
-from ..drawing.labels import text_label, token_label
+from ..drawing.labels import captioned, text_label, token_label
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +150,7 @@ def content(result: SteeringSweepResult, title: str | None) -> Sweep:
         result.base_score,
         best,
         f"Steering at {text_label(result.point, 30)}" if title is None else title,
-        note,
+        captioned(note, result.warnings),
         unit,
         "strength (mean norms)" if result.norm_scaled else "strength (lengths of the vector)",
     )

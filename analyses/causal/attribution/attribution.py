@@ -13,6 +13,7 @@ from mlxray.errors import InputError
 from ...datasets.prompts import UnequalPair, pair
 from ...patching.grid import block_component, layers_with
 from ...patching.measure import Measure, MetricLike
+from ..gaps import gap_warnings
 from .certificate import certify
 from .estimates import Estimates
 from .query_key import key_effects, query_effects
@@ -51,7 +52,8 @@ def attribution_patching(
         model: The model.
         clean, corrupted: Prompts of equal length.
         component: A point of the vocabulary.
-        metric: Name of a metric that can be differentiated, or such a function.
+        metric: Name of a metric that can be differentiated, or a function (patched, clean,
+            corrupted) of logits (1, S, V) whose result, an mx.array, can be.
         n_projections: For "finite_diff": step sizes (eps, 2·eps, …) whose slopes are averaged.
         eps: For "finite_diff": the step, as a share of the way from corrupted to clean.
         method: "gradient"; "integrated_gradients", the gradient's mean over `steps` points of
@@ -88,14 +90,15 @@ def attribution_patching(
         cells = estimates.integrated(steps)[point]
     elif method == "query_key":
         effects = query_effects if point == "q" else key_effects
-        cells = effects(model, batches, wanted, estimates.scalar, estimates.position)
+        cells = effects(model, batches, wanted, estimates.scalar, estimates.positions)
     else:
         edits = relevance_edits(model.layout) if method == "relevance" else None
         cells = estimates.gradient(edits)[point]
     measure = estimates.measure
     result = _result(cells, wanted, point, method, measure)
+    result.warnings += gap_warnings([measure]) if measure.is_share else []
     if verify_top or verify_random:
-        at = estimates.position
+        at = estimates.positions
         counts = verify_top, verify_random
         result.certificate = certify(model, batches, result, measure, at, *counts, seed)
     return result
@@ -120,7 +123,8 @@ def attribution_map(
         model: The model.
         clean, corrupted: Prompts of equal length.
         components: Points of the vocabulary.
-        metric: Name of a metric that can be differentiated, or such a function.
+        metric: Name of a metric that can be differentiated, or a function (patched, clean,
+            corrupted) of logits (1, S, V) whose result, an mx.array, can be.
         layers: Layers to look at; None for all that have the component.
         metric_kwargs: The metric's keywords.
         position: Position whose logits are measured.
@@ -144,7 +148,8 @@ def attribution_map(
     }
     ids = batches[1].rows()[0]
     shown = [model.token_to_str(i) if model.tokenizer is not None else str(i) for i in ids]
-    return AttributionMapResult(maps, shown)
+    warned = gap_warnings([estimates.measure]) if estimates.measure.is_share else []
+    return AttributionMapResult(maps, shown, warnings=warned)
 
 
 def _result(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mlxray import InterpretableModel
-from mlxray.arrays import nested, number
+from mlxray.arrays import nested
 from mlxray.tokens import Batch
 
 from ...patching.measure import Measure
@@ -17,7 +19,7 @@ def certify(
     batches: tuple[Batch, Batch],
     result: AttributionResult,
     measure: Measure,
-    position: int,
+    positions: Sequence[int],
     top: int,
     drawn: int,
     seed: int,
@@ -27,7 +29,7 @@ def certify(
     Args:
         batches: Clean and corrupted prompt.
         result: The estimates to check.
-        measure, position: The metric, and where the logits are measured.
+        measure, positions: The metric, and the positions whose logits it gets.
         seed: For which others are drawn.
     """
     import numpy as np
@@ -42,7 +44,7 @@ def certify(
         layer = result.layers[int(index[0])]
         head = int(index[1]) if estimates.ndim == 3 else None
         cells.append((layer, head, int(index[-1])))
-    exact = exact_effects(model, batches, result.component, cells, measure, position)
+    exact = exact_effects(model, batches, result.component, cells, measure, positions)
     estimated = [float(estimates[index]) for index in chosen]
     tested = min(top, len(order))
     return Certificate(
@@ -62,14 +64,14 @@ def exact_effects(
     component: str,
     cells: list[tuple[int, int | None, int]],
     measure: Measure,
-    position: int,
+    positions: Sequence[int],
 ) -> list[float]:
     """The metric's change when each cell (layer, head, position) is patched, exactly."""
-    sweep = Sweep(model, batches[1], positions=[position])
+    sweep = Sweep(model, batches[1], positions=positions)
     patches = [(Patch(component, layer, at, head),) for layer, head, at in cells]
     addresses = list(dict.fromkeys(patch.address for (patch,) in patches))
     values = sweep.sources(batches[0], addresses)
-    base = number(measure.rows(measure.corrupted.reshape(1, -1))[0])
+    base = measure.ends[1]
     return [value - base for value in sweep.effects(patches, values, measure.rows)]
 
 

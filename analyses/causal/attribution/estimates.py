@@ -13,7 +13,7 @@ from mlxray.run.tail import execute_at
 from mlxray.tokens import Batch
 
 from ...patching.grid import one_size
-from ...patching.measure import MetricLike, bind
+from ...patching.measure import MetricLike, bind, check_apart, read_positions
 from ...patching.patches import axes
 
 Edits = Mapping[str, Callable[..., Any]]
@@ -31,9 +31,11 @@ class Estimates:
 
     Raises:
         InputError: if layers differ in their number of heads.
+        AnalysisError: if the two runs are alike where they are measured.
 
     Attributes:
         measure: The metric, bound to the two runs.
+        positions: The positions whose logits it gets.
     """
 
     def __init__(
@@ -48,23 +50,26 @@ class Estimates:
         self.model = model
         self.ids = batches[1].ids
         self.addresses = {p: [f"layers.{each}.{p}" for each in layers[p]] for p in layers}
-        self.position = batches[1].index(0, position)
+        self.positions = read_positions(metric, batches[1], position)
         every = [address for addresses in self.addresses.values() for address in addresses]
         run = Run(model.layout, watch=every)
         both = mx.concatenate([batch.ids for batch in batches])
-        logits = execute_at(run, both, [self.position])[:, 0]
+        logits = execute_at(run, both, self.positions)
         kept = run.values()
         for point, each in layers.items():
             values = [kept[address] for address in self.addresses[point]]
             one_size(point, each, values, axes(point)[0])
         run.forget()
         run.settle(logits, *kept.values())
+        check_apart(batches, position, logits[0], logits[1], self.positions)
         self.measure = bind(model, metric, logits[0], logits[1], metric_kwargs)
+        if self.measure.is_share:
+            self.measure.check_gap()
         self._ways = {a: (kept[a][:1], kept[a][1:]) for a in every}
 
     def scalar(self, logits: mx.array) -> mx.array:
-        """The metric of (1, 1, V) logits, lazy."""
-        return self.measure.scalar(logits[:, 0])
+        """The metric of (1, P, V) logits, lazy."""
+        return self.measure.scalar(logits)
 
     def gradient(self, edits: Edits | None = None) -> dict[str, mx.array]:
         """Point → (layers, [heads,] S), all from one backward pass."""
@@ -73,7 +78,7 @@ class Estimates:
             self.scalar,
             list(self._ways),
             interventions=edits,
-            positions=[self.position],
+            positions=self.positions,
         )
         return self._cells(found)
 
@@ -89,7 +94,7 @@ class Estimates:
                     self.scalar,
                     [address],
                     interventions={address: _put(between)},
-                    positions=[self.position],
+                    positions=self.positions,
                 )
                 total = total + found[address].astype(mx.float32)
                 mx.eval(total)
@@ -131,7 +136,7 @@ class Estimates:
         logits = self.model.run_with_hooks(
             ids, [(address, lambda x: x + shifts)], allow_unchanged=True
         )
-        up, down = mx.split(self.measure.rows(logits[:, self.position]), 2)
+        up, down = mx.split(self.measure.rows(logits[:, mx.array(self.positions)]), 2)
         slopes = (up - down) / (2 * step)
         return slopes if head_axis is None else slopes.reshape(heads, tokens)
 

@@ -22,15 +22,15 @@ def query_effects(
     batches: tuple[Batch, Batch],
     layers: Sequence[int],
     metric: Scalar,
-    position: int,
+    positions: Sequence[int],
 ) -> mx.array:
     """(layers, H, S): the effect of each clean query in the corrupted run.
 
-    `metric` is of the logits (1, 1, V) at `position`. A row of the pattern depends on its own
+    `metric` is of the logits (1, P, V) at `positions`. A row of the pattern depends on its own
     query alone, so one run with all queries of a layer patched has each patched row.
     """
     rows = []
-    for layer, gradient, pattern in _patterns(model, batches[1], layers, metric, position):
+    for layer, gradient, pattern in _patterns(model, batches[1], layers, metric, positions):
         patched = _with_clean(model, batches, layer, "q", "pattern")
         rows.append(mx.sum(gradient * (patched - pattern), axis=-1)[0])
     return mx.stack(rows)
@@ -41,7 +41,7 @@ def key_effects(
     batches: tuple[Batch, Batch],
     layers: Sequence[int],
     metric: Scalar,
-    position: int,
+    positions: Sequence[int],
 ) -> mx.array:
     """(layers, K, S): the effect of each clean key in the corrupted run.
 
@@ -50,7 +50,7 @@ def key_effects(
     p_j r / total at j.
     """
     rows = []
-    for layer, gradient, pattern in _patterns(model, batches[1], layers, metric, position):
+    for layer, gradient, pattern in _patterns(model, batches[1], layers, metric, positions):
         old = model.activations(batches[1], [("scores", layer)])["scores", layer]
         new = _with_clean(model, batches, layer, "k", "scores")
         masked = old == -mx.inf
@@ -70,11 +70,11 @@ def _patterns(
     batch: Batch,
     layers: Sequence[int],
     metric: Scalar,
-    position: int,
+    positions: Sequence[int],
 ) -> list[tuple[int, mx.array, mx.array]]:
     """(layer, gradient of the metric with respect to the pattern, the pattern)."""
     addresses = [f"layers.{layer}.pattern" for layer in layers]
-    _, gradients = model.gradients(batch, metric, addresses, positions=[position])
+    _, gradients = model.gradients(batch, metric, addresses, positions=positions)
     patterns = model.watch(batch, "pattern", layers)
     return [
         (layer, gradients[address], patterns[layer])

@@ -75,7 +75,7 @@ class AttributionResult(AnalysisResult):
         text = f"{self.method} of {self.component}: strongest {name} ({score:+.3g})"
         if self.certificate and self.certificate.correlation is not None:
             text += f", r = {self.certificate.correlation:.2f} with exact patching"
-        return text
+        return self.warned(text)
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         pairs = self.top_components(self.attribution_scores.size)
@@ -107,7 +107,7 @@ class AttributionMapResult(AnalysisResult, Mapping[str, AttributionResult]):
 
     def summary(self) -> str:
         """The strongest component of each point."""
-        return "; ".join(result.summary() for result in self.maps.values())
+        return self.warned("; ".join(result.summary() for result in self.maps.values()))
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         table = [

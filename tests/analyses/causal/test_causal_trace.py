@@ -175,7 +175,7 @@ def test_a_function_as_metric_and_another_position(model):
         found = ct.metric(top, position=3, scale=2.0)
         logits = ct.patched_logits()
     assert found == pytest.approx(2 * logits[0, 3, 3].item(), rel=1e-6)
-    assert set(seen) == {(1, 1, logits.shape[-1])}
+    assert set(seen) == {(1, 4, logits.shape[-1])}
 
 
 def test_planted_circuit():

@@ -57,27 +57,34 @@ def test_means_and_intervals_over_pairs():
     assert curve.faithfulness[-1].item() == pytest.approx(1, abs=1e-4)
     assert curve.completeness[-1].item() == pytest.approx(0, abs=1e-4)
     alone = [circuit_curve(model, PairSet([p]), sizes=[edges], steps=1) for p in pairs]
+    gaps = []
+    for pair in pairs:
+        ends = [model.model(mx.array([ids]))[0, -1] for ids in (pair.clean, pair.corrupted)]
+        moved = ends[0] - ends[1]
+        gaps.append((moved[answers[0]] - moved[answers[1]]).item())
     scores = {(s, r): score for s, r, score in curve.scores}
     for sender, receiver, score in alone[0].scores:
         second = next(x for s, r, x in alone[1].scores if (s, r) == (sender, receiver))
-        assert scores[sender, receiver] == pytest.approx((score + second) / 2, abs=1e-4)
+        assert scores[sender, receiver] == pytest.approx(
+            (score * gaps[0] + second * gaps[1]) / sum(gaps), abs=1e-4
+        )
     low, high = curve.faithfulness_interval
     assert mx.all(low <= curve.faithfulness + 1e-6).item()
     assert mx.all(curve.faithfulness <= high + 1e-6).item()
     assert len(curve.rows()[1]) == len(curve.sizes)
 
 
-def test_weighted_means_and_their_intervals():
-    """The bootstrap by a loop: weights are drawn with what they weigh."""
+def test_ratios_of_means_and_their_intervals():
+    """The bootstrap by a loop: gaps are drawn with the changes that they belong to."""
     values = np.random.default_rng(1).normal(size=(6, 3))
-    weights = [0.1, 2.0, 1.0, 0.5, 3.0, 0.4]
-    mean, interval = mean_and_interval(list(map(mx.array, values)), 7, weights=weights)
-    by_hand = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+    gaps = [0.1, 2.0, 1.0, 0.5, 3.0, 0.4]
+    mean, interval = mean_and_interval(list(map(mx.array, values)), 7, gaps=gaps)
+    by_hand = sum(values) / sum(gaps)
     assert np.array(mean) == pytest.approx(by_hand, abs=1e-6)
-    means = []
-    for drawn in np.random.default_rng(7).integers(6, size=(RESAMPLES, 6)):
-        total = sum(weights[i] for i in drawn)
-        means.append(sum(weights[i] * values[i] for i in drawn) / total)
+    means = [
+        sum(values[i] for i in drawn) / sum(gaps[i] for i in drawn)
+        for drawn in np.random.default_rng(7).integers(6, size=(RESAMPLES, 6))
+    ]
     ends = np.quantile(means, [0.025, 0.975], axis=0)
     assert np.array(interval) == pytest.approx(ends, abs=1e-6)
 

@@ -100,7 +100,14 @@ def test_many_pairs_give_means_and_intervals():
         for a, b in zip(clean, corrupted, strict=True)
     ]
     assert together.pairs == 3
-    assert mx.allclose(together.effect_matrix, mx.mean(mx.stack(alone), axis=0), atol=1e-5)
+    gaps = []
+    for both in zip(clean, corrupted, strict=True):
+        ends = [model.run_with_hooks(ids)[0, -1] for ids in both]
+        gaps.append(mx.linalg.norm(ends[0] - ends[1], stream=mx.cpu).item())
+    expected = sum(gap * effect for gap, effect in zip(gaps, alone, strict=True)) / sum(gaps)
+    assert mx.allclose(together.effect_matrix, expected, atol=1e-5)
+    apart = activation_patching(model, clean, corrupted, "mlp", normalize="pair")
+    assert mx.allclose(apart.effect_matrix, mx.mean(mx.stack(alone), axis=0), atol=1e-5)
     low, high = together.interval
     assert mx.all(low <= together.effect_matrix + 1e-6).item()
     assert mx.all(high >= together.effect_matrix - 1e-6).item()
