@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from .arguments import whole_number as whole_number
 from .errors import InputError, TokenizerMissing
 
 
@@ -48,20 +49,6 @@ class Batch:
         """The ids of each prompt without padding."""
         table = cast(list[list[int]], self.ids.tolist())
         return [row[:n] for row, n in zip(table, self.lengths, strict=True)]
-
-
-def whole_number(value: Any, name: str) -> int:
-    """Any kind of integer as Python's own.
-
-    Raises:
-        InputError: if it is none; `name` says of what.
-    """
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)
-    except TypeError:
-        pass
-    raise InputError(f"{name} is an integer; got {reprlib.repr(value)}.")
 
 
 Inputs = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | mx.array | Batch

@@ -46,7 +46,7 @@ def choose_adapter(
     """
     named = registry.get("adapter", adapter) if isinstance(adapter, str) else adapter
     if isinstance(named, AdapterFinder):
-        named = named.find(root, layers)
+        named = _found_by(named, root, layers)
     if named is None:
         named = _by_type(root, layers)
     found: Adapter = named or _by_looking(root, layers)
@@ -73,15 +73,30 @@ def _by_looking(root: nn.Module, layers: str | None) -> Adapter:
     refusals: list[AdapterError] = []
     for finder in finders:
         try:
-            return finder.find(root, layers)
+            return _found_by(finder, root, layers)
         except AdapterError as error:
             refusals.append(error)
+            if error.__cause__ is not None:
+                registry.failed("adapter", finder.name, error.__cause__)
     if refusals:
         raise refusals[0]
     raise AdapterError(
         f"no adapter for {' or '.join(model_types(root))}. Hand one in: "
         "InterpretableModel(model, adapter=Adapter(name=…, layers=…, …))."
     )
+
+
+def _found_by(finder: AdapterFinder, root: nn.Module, layers: str | None) -> Adapter:
+    """What a finder finds; whatever else it raises becomes the cause of an AdapterError."""
+    try:
+        found = finder.find(root, layers)
+        if not isinstance(found, Adapter):
+            raise TypeError(f"find returned {type(found).__name__}, no Adapter")
+    except AdapterError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise AdapterError(f"the adapter finder {finder.name!r} failed: {error!r}") from error
+    return found
 
 
 def _full(path: str, paths: list[str], role: str) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from ..arguments import Arguments, shown
+from ..errors import InputError
 from .result import Result
 
 P = ParamSpec("P")
@@ -26,6 +28,10 @@ class Analysis(Generic[P, R]):
         method_defaults: Defaults of ``model.NAME(…)`` that differ from those of the function.
     """
 
+    fn: Callable[P, R]
+    name: str
+    result: type[Result]
+
     def __init__(
         self,
         fn: Callable[P, R],
@@ -37,7 +43,8 @@ class Analysis(Generic[P, R]):
         self.name = name
         self.result = result
         self.method_defaults = dict(method_defaults or {})
-        self.signature = inspect.signature(fn)
+        self.arguments = Arguments(fn)
+        self.signature = self.arguments.signature
         functools.update_wrapper(self, fn)
 
     @property
@@ -46,15 +53,16 @@ class Analysis(Generic[P, R]):
         return (inspect.getdoc(self.fn) or "").partition("\n")[0]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        bound = self.signature.bind(*args, **kwargs)
-        bound.apply_defaults()
+        bound = self.arguments.bind(*args, **kwargs)
+        self._need_model(*bound.args[:1])
         started = time.perf_counter()
-        result = self.fn(*args, **kwargs)
+        result = self.fn(*bound.args, **bound.kwargs)
         if not isinstance(result, Result):
             raise TypeError(
                 f"analysis {self.name!r} returned {type(result).__name__}; "
                 "an analysis returns an AnalysisResult."
             )
+        bound.apply_defaults()
         given = list(bound.arguments.items())[1:]
         result.metadata.setdefault("analysis", self.name)
         if isinstance(name := getattr(next(iter(bound.arguments.values())), "name", None), str):
@@ -83,6 +91,13 @@ class Analysis(Generic[P, R]):
         ]
         method.__signature__ = self.signature.replace(parameters=shown)  # type: ignore[attr-defined]
         return method
+
+    def _need_model(self, model: Any = None) -> None:
+        if not hasattr(model, "layout"):
+            raise InputError(
+                f"{self.name} takes an InterpretableModel first; got {shown(model)}. "
+                f"Write InterpretableModel(…).{self.name}(…)."
+            )
 
     def __repr__(self) -> str:
         return f"<analysis {self.name}{self.signature}>"

@@ -6,6 +6,10 @@ them.
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..arguments import wrong_field
+
 #: What every model object holds or can do.
 RESERVED = frozenset(
     """
@@ -21,13 +25,21 @@ RESERVED = frozenset(
 COMMANDS = frozenset("doctor generate plugins points run verify".split())
 
 
-def unusable(kind: str, name: object) -> str | None:
-    """Why nothing of this kind can be called `name`; None if it can."""
-    if kind == "analysis":
-        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-            return "is not a public Python name"
-        if name in RESERVED:
-            return f"could not be called: model.{name} means something else"
+def unusable(kind: str, item: Any) -> str | None:
+    """Why an item of this kind cannot be registered; None if it can."""
+    name = item.name
+    if not isinstance(name, str):
+        return f"has a name that is not a string but {type(name).__name__}"
+    if not name.strip():
+        return "has an empty name"
+    if (wrong := wrong_field(item)) is not None:
+        return f"cannot be used: {wrong}"
     if kind == "command" and name in COMMANDS:
         return f"could not be called: mlxray {name} means something else"
+    if kind != "analysis":
+        return None
+    if not name.isidentifier() or name.startswith("_"):
+        return "is not a public Python name"
+    if name in RESERVED:
+        return f"could not be called: model.{name} means something else"
     return None

@@ -6,12 +6,13 @@ that fails is listed with its reason and stops nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pluggy
@@ -19,10 +20,9 @@ import pluggy
 from ..errors import MlxrayError, PluginError, nearest
 from ..points.adapter import Adapter, AdapterFinder
 from . import hookspecs
+from .installed import Source, canonical, installed, source_of
 from .kinds import Analysis, Command, DictionaryFormat, Explainer, Metric, Visualizer
 from .names import unusable
-
-GROUP = "mlxray"
 
 #: kind → (hook, types of its items)
 KINDS: dict[str, tuple[str, tuple[type[Any], ...]]] = {
@@ -62,18 +62,6 @@ class Row:
     error: BaseException | None = None
 
 
-@dataclass(frozen=True)
-class _Source:
-    plugin: str
-    distribution: str
-    version: str
-
-    @property
-    def key(self) -> str:
-        """Unique among all plugins, since two distributions may use one entry-point name."""
-        return f"{self.distribution}:{self.plugin}"
-
-
 class Registry:
     """Everything that plugins provide, by kind and name."""
 
@@ -85,7 +73,7 @@ class Registry:
         self._manager = pluggy.PluginManager("mlxray")
         self._manager.add_hookspecs(hookspecs)
         self._items: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-        self._owners: dict[tuple[str, str], _Source] = {}
+        self._owners: dict[tuple[str, str], Source] = {}
         self._rows: list[Row] = []
         self._loading = False
         self._loaded = False
@@ -141,7 +129,7 @@ class Registry:
         """
         self._load()
         label = name or str(getattr(plugin, "__name__", repr(plugin)))
-        source = _Source(label, "(session)", "-")
+        source = Source(label, "(session)", "-")
         with self._lock:
             if self._manager.has_plugin(source.key):
                 raise PluginError(
@@ -164,13 +152,13 @@ class Registry:
         Raises:
             PluginError: if none of that name was.
         """
-        source = _Source(name, "(session)", "-")
+        source = Source(name, "(session)", "-")
         with self._lock:
             if not self._manager.has_plugin(source.key):
                 raise PluginError(f"no plugin {name!r} was added by hand.")
             self._remove(source)
 
-    def _remove(self, source: _Source) -> None:
+    def _remove(self, source: Source) -> None:
         if self._manager.has_plugin(source.key):
             self._manager.unregister(name=source.key)
         for (kind, item), owner in list(self._owners.items()):
@@ -180,15 +168,33 @@ class Registry:
         self._rows = [row for row in self._rows if (row.plugin, row.distribution) != own]
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Call a life-cycle hook; what a plugin raises there becomes a warning."""
+        """Call a life-cycle hook; what a plugin raises there is listed, and warned about once."""
         self._load()
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             try:
                 implementation.function(
                     **{k: arguments[k] for k in implementation.argnames if k in arguments}
                 )
-            except Exception as error:  # noqa: BLE001  (a tracker must not stop an analysis)
-                self._warn(f"{hook} of {implementation.plugin_name}: {error!r}")
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001  (a tracker must not stop an analysis)
+                self._fail_later(implementation.plugin_name, "life cycle", hook, error)
+
+    def failed(self, kind: str, name: str, error: BaseException) -> None:
+        """List an item that failed when it was used, and warn about it the first time."""
+        owner = self._owners.get((kind, name), Source(name, "(session)", "-"))
+        self._fail_later(owner.key, kind, name, error)
+
+    def _fail_later(self, key: str, kind: str, name: str, error: BaseException) -> None:
+        distribution, _, plugin = key.partition(":")
+        status = f"failed: {name} raised {_told(error)}"
+        with self._lock:
+            known = [r for r in self._rows if (r.distribution, r.plugin) == (distribution, plugin)]
+            if any(r.name == name and r.kind == kind and r.error is not None for r in known):
+                return
+            source = Source(plugin, distribution, known[0].version if known else "-")
+            self._note(source, name, kind, status, error)
+        self._warn(f"{name} of {key}: {_told(error)}")
 
     def _load(self) -> None:
         if self._loaded:
@@ -198,35 +204,41 @@ class Registry:
                 return
             self._loading = True
             try:
-                found = sorted(entry_points(group=GROUP), key=_own_first)
+                found = installed(self._fail)
                 disabled = os.environ.get("MLXRAY_DISABLE_PLUGINS", "")
-                off = {_canonical(name) for name in disabled.split(",")} - {""}
-                for entry in found:
-                    self._load_entry(entry, off)
+                off = {canonical(name) for name in disabled.split(",")} - {""}
+                # What a plugin prints while it is imported must not get among results.
+                with contextlib.redirect_stdout(sys.stderr):
+                    for entry in found:
+                        self._load_entry(entry, off)
             except BaseException:  # Ctrl-C: not half of it
                 self._reset()
                 raise
             self._loaded = True
 
     def _load_entry(self, entry: EntryPoint, off: set[str]) -> None:
-        source = _source(entry)
+        source = source_of(entry)
         own = source.distribution == "mlxray"
-        named = not off.isdisjoint((_canonical(entry.name), _canonical(source.distribution)))
+        named = not off.isdisjoint((canonical(entry.name), canonical(source.distribution)))
         if named or ("all" in off and not own):
             self._note(source, entry.name, "-", "disabled")
             return
         try:
             plugin = entry.load()
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (a stranger's import may do so)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  (a stranger's import may raise anything)
             self._fail(source, error)
             return
         self._add(plugin, source)
 
-    def _add(self, plugin: Any, source: _Source) -> None:
+    def _add(self, plugin: Any, source: Source) -> None:
         try:
             hooks = _hooks(plugin)
             self._manager.register(plugin, name=source.key)
-        except (Exception, SystemExit) as error:  # noqa: BLE001
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001
             self._fail(source, error)
             return
         if hooks.isdisjoint(hook for hook, _ in KINDS.values()):
@@ -236,27 +248,27 @@ class Registry:
                 if implementation.plugin is not plugin:
                     continue
                 try:
-                    items = list(implementation.function())
-                except (Exception, SystemExit) as error:  # noqa: BLE001
+                    for item in list(implementation.function()):
+                        self._add_item(kind, expected, item, source)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # noqa: BLE001
                     self._fail(source, error)
-                    continue
-                for item in items:
-                    self._add_item(kind, expected, item, source)
 
     def _add_item(
-        self, kind: str, expected: tuple[type[Any], ...], item: Any, source: _Source
+        self, kind: str, expected: tuple[type[Any], ...], item: Any, source: Source
     ) -> None:
         if not isinstance(item, expected):
             wrong = TypeError(f"{KINDS[kind][0]} returned {type(item).__name__}, no {kind}")
             self._fail(source, wrong)
             return
-        owner = self._owners.get((kind, item.name))
-        reason = unusable(kind, item.name)
-        if owner is not None:
+        reason = unusable(kind, item)
+        if reason is None and (owner := self._owners.get((kind, item.name))) is not None:
             reason = f"is already provided by {owner.distribution}"
         if reason is not None:
             status = f"refused: {kind} {item.name!r} {reason}"
-            self._note(source, str(item.name), kind, status)
+            name = item.name if isinstance(item.name, str) else repr(item.name)
+            self._note(source, name, kind, status)
             self._warn(f"{source.plugin} ({source.distribution}) {status}")
             return
         self._items[kind][item.name] = item
@@ -265,7 +277,7 @@ class Registry:
 
     def _note(
         self,
-        source: _Source,
+        source: Source,
         name: str,
         kind: str,
         status: str,
@@ -274,8 +286,8 @@ class Registry:
         row = Row(name, kind, source.distribution, source.version, status, source.plugin, error)
         self._rows.append(row)
 
-    def _fail(self, source: _Source, error: BaseException) -> None:
-        text = str(error) if isinstance(error, (ImportError, MlxrayError)) else repr(error)
+    def _fail(self, source: Source, error: BaseException) -> None:
+        text = _told(error)
         self._note(source, source.plugin, "-", f"failed: {text}", error)
         self._warn(f"plugin {source.plugin!r} of {source.distribution} failed: {text}")
 
@@ -305,21 +317,12 @@ def _hooks(plugin: Any) -> set[str]:
     return found
 
 
-def _canonical(name: str) -> str:
-    """A name as package indexes compare them: case, ``-``, ``_`` and ``.`` make no difference."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
-
-
-def _source(entry: EntryPoint) -> _Source:
-    if entry.dist is None:
-        return _Source(entry.name, "(unknown)", "-")
-    version: Any = entry.dist.version
-    return _Source(entry.name, entry.dist.name, str(version))
-
-
-def _own_first(entry: EntryPoint) -> tuple[bool, str, str]:
-    distribution = _source(entry).distribution
-    return distribution != "mlxray", distribution, entry.name
+def _told(error: BaseException) -> str:
+    """An error in words, also one that fails at telling."""
+    try:
+        return str(error) if isinstance(error, (ImportError, MlxrayError)) else repr(error)
+    except Exception:  # noqa: BLE001  (a stranger's __repr__ may raise anything)
+        return type(error).__name__
 
 
 registry = Registry()
