@@ -22,7 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from .errors import InputError
+import mlx.core as mx
+
+from .errors import InputError, nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,8 +32,8 @@ R = TypeVar("R")
 #: Wider integers fit no array, no seed and no length.
 LARGEST = 2**63
 
-_LISTS: tuple[Any, ...] = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable)
-_LISTS += (collections.abc.Collection, collections.abc.Set)
+_LISTS: tuple[Any, ...] = (list, tuple, set, frozenset, collections.abc.Sequence)
+_LISTS += (collections.abc.Iterable, collections.abc.Collection, collections.abc.Set)
 _WORDS: dict[Any, tuple[str, str]] = {
     int: ("an integer", "integers"),
     float: ("a number", "numbers"),
@@ -41,34 +43,46 @@ _WORDS: dict[Any, tuple[str, str]] = {
     dict: ("a dict", "dicts"),
     type: ("a type", "types"),
     type(None): ("None", "None"),
+    mx.array: ("an array", "arrays"),
 }
+
+
+#: The reason where one value was given for a list of them.
+_ONE = "one"
 
 
 class _Wrong(Exception):
     """The value is not of the kind; the kind that was expected, where it is a part's."""
 
 
-def checked(fn: Callable[P, R]) -> Callable[P, R]:
+def checked(*own: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Mark a function: its arguments are converted by their annotations before it runs.
 
-    Raises (when it is called):
-        InputError: for an argument of the wrong type.
+    Called with an argument of the wrong type, it raises InputError.
+
+    Args:
+        own: Parameters that the function itself checks, such as prompts of any kind.
     """
-    arguments = Arguments(fn)
 
-    @functools.wraps(fn)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        bound = arguments.bind(*args, **kwargs)
-        return fn(*bound.args, **bound.kwargs)
+    def mark(fn: Callable[P, R]) -> Callable[P, R]:
+        arguments = Arguments(fn, own)
 
-    return call
+        @functools.wraps(fn)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = arguments.bind(*args, **kwargs)
+            return fn(*bound.args, **bound.kwargs)
+
+        return call
+
+    return mark
 
 
 class Arguments:
     """The parameters of a function, with the kinds that their annotations tell."""
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
+    def __init__(self, fn: Callable[..., Any], own: Sequence[str] = ()) -> None:
         self.fn = fn
+        self.own = own
         self.signature = inspect.signature(fn)
 
     @functools.cached_property
@@ -77,11 +91,13 @@ class Arguments:
         told = {
             p.name: kind_of(p.annotation, self.fn)
             for p in self.signature.parameters.values()
-            if p.annotation is not p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+            if p.annotation is not p.empty
+            and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+            and p.name not in self.own
         }
-        return {name: kind for name, kind in told.items() if kind is not Any}
+        return {name: kind for name, kind in told.items() if kind not in (Any, object)}
 
-    def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
+    def bind(self, /, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
         """The arguments of a call, converted.
 
         Raises:
@@ -113,8 +129,16 @@ def converted(value: Any, kind: Any, name: str) -> Any:
     try:
         return _as(value, kind)
     except _Wrong as wrong:
-        reason = f" ({wrong})" if str(wrong) else ""
-        raise InputError(f"{name} is {words(kind)}; got {shown(value)}{reason}.") from None
+        raise InputError(_refusal(value, kind, name, str(wrong))) from None
+
+
+def _refusal(value: Any, kind: Any, name: str, reason: str) -> str:
+    choices = [choice for choice in get_args(kind) if isinstance(choice, str)]
+    if get_origin(kind) is Literal and isinstance(value, str):
+        return f"there is no {name} {value!r}. {nearest(value, choices)}"
+    like = f", such as [{_scalar(value)!r}]" if reason == _ONE else ""
+    more = f" ({reason})" if reason not in ("", _ONE) else ""
+    return f"{name} is {words(kind)}{like}; got {shown(value)}{more}."
 
 
 def whole_number(value: Any, name: str) -> int:
@@ -138,9 +162,9 @@ def count(value: Any, name: str, *, least: int = 1, most: int | None = None) -> 
     """
     found = whole_number(value, name)
     if most is not None and not least <= found <= most:
-        raise InputError(f"{name} is between {least} and {most}; got {found}.")
+        raise InputError(f"{name} is an integer between {least} and {most}; got {found}.")
     if found < least:
-        raise InputError(f"{name} is at least {least}; got {found}.")
+        raise InputError(f"{name} is an integer, at least {least}; got {found}.")
     return found
 
 
@@ -151,7 +175,7 @@ def real(value: Any, name: str, *, least: float = -math.inf, most: float = math.
         InputError: if it is no number, or outside.
     """
     found = float(converted(value, float, name))
-    if math.isinf(found):
+    if not math.isfinite(found):
         raise InputError(f"{name} is a finite number; got {found}.")
     if not least <= found <= most:
         bounds = f"between {least:g} and {most:g}" if most < math.inf else f"at least {least:g}"
@@ -210,7 +234,8 @@ def words(kind: Any, *, several: bool = False) -> str:
     if origin is Literal:
         return _either([repr(value) for value in inner])
     if origin in (Union, types.UnionType):
-        return _either(list(dict.fromkeys(words(part, several=several) for part in inner)))
+        parts = [part for part in inner if part is not type(None)]  # None is leaving it out
+        return _either(list(dict.fromkeys(words(part, several=several) for part in parts)))
     if origin is tuple and inner and inner[-1] is not Ellipsis:
         return f"{'tuples' if several else 'a tuple'} of {len(inner)}"
     if origin in _LISTS:
@@ -292,9 +317,12 @@ def _as_one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
 
 
 def _as_list(value: Any, kind: Any, container: Any) -> Any:
-    if isinstance(value, str) and kind in (str, Any):
+    if isinstance(value, str) and kind is not Any and _is(value, kind):
         return value  # one for several: each function says itself whether it takes that
-    items = _items(value)
+    try:
+        items = _items(value)
+    except _Wrong:
+        raise _Wrong(_ONE if kind is not Any and _is(value, kind) else "") from None
     made = []
     for index, item in enumerate(items):
         try:
@@ -305,6 +333,14 @@ def _as_list(value: Any, kind: Any, container: Any) -> Any:
     if same and isinstance(value, (list, tuple, range, set, frozenset)):
         return value
     return tuple(made) if container is tuple else made
+
+
+def _is(value: Any, kind: Any) -> bool:
+    try:
+        _as(value, kind)
+    except _Wrong:
+        return False
+    return True
 
 
 def _items(value: Any) -> Sequence[Any]:
@@ -324,6 +360,8 @@ def _items(value: Any) -> Sequence[Any]:
 def _as_instance(value: Any, kind: Any) -> Any:
     if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
         return value
+    if kind is mx.array and hasattr(value, "__array__"):
+        return value if isinstance(value, mx.array) else mx.array(value)
     if not isinstance(value, kind):
         raise _Wrong
     return value
@@ -351,15 +389,14 @@ def _as_integer(value: Any) -> int:
 
 def _as_number(value: Any) -> float:
     value = _scalar(value)
-    if isinstance(value, bool) or not (isinstance(value, float) or hasattr(value, "__index__")):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _Wrong
+    if isinstance(value, float) or -LARGEST <= value < LARGEST:
+        return value
     try:
-        if math.isnan(float(value)):
-            raise _Wrong
+        return float(value)
     except OverflowError:
         raise _Wrong("too large") from None
-    number: float = value
-    return number
 
 
 def _as_truth(value: Any) -> bool:

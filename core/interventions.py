@@ -11,17 +11,19 @@ from typing import Any
 
 import mlx.core as mx
 
+from .arguments import checked, shown
 from .arrays import held
 from .errors import EditError
 from .points.vocabulary import AddressLike
 
 Intervention = Callable[[mx.array], mx.array]
 
-#: Address → edit, or pairs of them where an address has several.
+#: Address → edit, or pairs of them where an address has several; one pair may stand alone.
 Interventions = (
     Mapping[AddressLike, Callable[..., Any]]
     | Mapping[str, Callable[..., Any]]
     | Sequence[tuple[AddressLike, Callable[..., Any]]]
+    | tuple[AddressLike, Callable[..., Any]]
 )
 
 
@@ -34,6 +36,8 @@ def as_pairs(
         EditError: if they are neither a mapping nor pairs.
     """
     found: Any = interventions.items() if isinstance(interventions, Mapping) else interventions
+    if isinstance(found, tuple) and len(found) == 2 and callable(found[1]):
+        found = (found,)
     try:
         return tuple((address, fn) for address, fn in found or ())
     except (TypeError, ValueError):
@@ -48,6 +52,7 @@ def zero_out(activation: mx.array) -> mx.array:
     return mx.zeros_like(activation)
 
 
+@checked()
 def scale(factor: float) -> Intervention:
     """Multiply by `factor`."""
     return lambda activation: (activation * factor).astype(activation.dtype)
@@ -74,6 +79,7 @@ def replace_with(value: Any) -> Intervention:
     return replace
 
 
+@checked()
 def clamp(min_val: float | None = None, max_val: float | None = None) -> Intervention:
     """Limit values to [min_val, max_val]; None leaves a side open.
 
@@ -87,6 +93,7 @@ def clamp(min_val: float | None = None, max_val: float | None = None) -> Interve
     return lambda activation: mx.clip(activation, min_val, max_val).astype(activation.dtype)
 
 
+@checked()
 def noise(std: float = 0.1, *, seed: int | None = None) -> Intervention:
     """Add Gaussian noise of standard deviation `std`; with `seed`, the same at every call.
 
@@ -104,6 +111,7 @@ def noise(std: float = 0.1, *, seed: int | None = None) -> Intervention:
     return add
 
 
+@checked("value")
 def replace_at_positions(value: mx.array, positions: Sequence[int]) -> Intervention:
     """Take `positions` (second axis) from `value` and leave the others.
 
@@ -181,6 +189,8 @@ def _array(value: Any, who: str) -> mx.array:
     except (TypeError, ValueError):
         kind = type(value).__name__
         raise EditError(f"{who}: {kind} is neither a number nor an array.") from None
+    except RuntimeError as error:  # an integer too wide for any dtype
+        raise EditError(f"{who}: MLX cannot make an array of {shown(value)}: {error}.") from None
     return array
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from .arguments import checked
 from .arrays import arrays_of, nested
 from .conversation.trace import conversation_trace
 from .errors import InputError, PluginError
+from .finite import NaNCheck
 from .generation import generate, generate_batch, stream_generate
 from .interventions import Interventions
 from .loading.choose import choose_adapter
@@ -19,6 +21,7 @@ from .loading.load import load
 from .plugins.registry import registry
 from .points.adapter import Adapter
 from .points.vocabulary import AddressLike
+from .points.vocabulary import addresses as as_list
 from .run import gradients as _gradients
 from .run.cache import ActivationCache
 from .run.proxies import LayerListProxy, ModuleProxy, OutputProxy
@@ -55,6 +58,7 @@ class InterpretableModel(WrappedModel):
         AdapterError: if the blocks or a given path cannot be found.
     """
 
+    @checked("model")
     def __init__(
         self,
         model: nn.Module | str | os.PathLike[str],
@@ -101,6 +105,7 @@ class InterpretableModel(WrappedModel):
 
     # Runs
 
+    @checked("inputs", "interventions")
     def trace(
         self,
         inputs: Inputs,
@@ -118,10 +123,11 @@ class InterpretableModel(WrappedModel):
         edits = planned_edits(self.layout, interventions, allow_unchanged=allow_unchanged)
         return Trace(self, inputs, edits, allow_unchanged=allow_unchanged)
 
+    @checked("inputs", "hooks", "interventions")
     def run_with_cache(
         self,
         inputs: Inputs,
-        hooks: Sequence[AddressLike] | None = None,
+        hooks: AddressLike | Sequence[AddressLike] | None = None,
         *,
         interventions: Interventions | None = None,
         allow_unchanged: bool = False,
@@ -130,8 +136,8 @@ class InterpretableModel(WrappedModel):
 
         Args:
             inputs: As in `trace`.
-            hooks: Addresses to keep. None keeps every module's output and every point (but
-                `head_out`, which is H times as large): mind the memory.
+            hooks: Address, or addresses, to keep. None keeps every module's output and every
+                point (but `head_out`, which is H times as large): mind the memory.
             interventions: Address → edit, in force during the run.
             allow_unchanged: Accept edits that change no number.
 
@@ -140,14 +146,18 @@ class InterpretableModel(WrappedModel):
         """
         batch = self.tokens.batch(inputs)
         edits = planned_edits(self.layout, interventions, allow_unchanged=allow_unchanged)
-        run = Run(self.layout, watch=hooks or (), edits=edits, everything=hooks is None)
+        watch = () if hooks is None else as_list(hooks)
+        run = Run(self.layout, watch=watch, edits=edits, everything=hooks is None)
         logits = run.execute(batch.ids)
         kept = run.values()
         run.forget()
-        reports = run.settle(logits, *arrays_of(list(kept.values())))
+        check = NaNCheck(kept, logits)
+        reports = run.settle(logits, *arrays_of(list(kept.values())), *check.pending)
+        check.warn()
         facts = {"tokens": batch.rows(), "edits": reports}
         return logits, ActivationCache(kept, self.layout, facts)
 
+    @checked("inputs", "hooks")
     def run_with_hooks(
         self, inputs: Inputs, hooks: Interventions = (), *, allow_unchanged: bool = False
     ) -> mx.array:
@@ -170,19 +180,27 @@ class InterpretableModel(WrappedModel):
             self.layout, edits=planned_edits(self.layout, hooks, allow_unchanged=allow_unchanged)
         )
         logits: mx.array = run.execute(self.tokens.batch(inputs).ids)
-        run.settle(logits)
+        check = NaNCheck({}, logits)
+        run.settle(logits, *check.pending)
+        check.warn()
         return logits
 
-    def activations(self, inputs: Inputs, addresses: Sequence[AddressLike]) -> ActivationCache:
+    @checked("inputs", "addresses")
+    def activations(
+        self, inputs: Inputs, addresses: AddressLike | Sequence[AddressLike]
+    ) -> ActivationCache:
         """Keep activations, computing nothing that they do not need (logits, late layers)."""
         batch = self.tokens.batch(inputs)
-        run = Run(self.layout, watch=addresses)
+        run = Run(self.layout, watch=as_list(addresses))
         run.execute(batch.ids)
         kept = run.values()
         run.forget()
-        run.settle(*arrays_of(list(kept.values())))
+        check = NaNCheck(kept)
+        run.settle(*arrays_of(list(kept.values())), *check.pending)
+        check.warn()
         return ActivationCache(kept, self.layout, {"tokens": batch.rows()})
 
+    @checked("inputs")
     def watch(
         self, inputs: Inputs, point: str, layers: Sequence[int] | None = None
     ) -> dict[int, mx.array]:
@@ -196,23 +214,26 @@ class InterpretableModel(WrappedModel):
         cache = self.activations(inputs, [(point, layer) for layer in wanted])
         return {layer: cache[point, layer] for layer in wanted}
 
+    @checked("inputs")
     def get_attention_patterns(
         self, inputs: Inputs, layers: Sequence[int] | None = None
     ) -> dict[int, mx.array]:
         """Attention probabilities that the model really used: layer → (B, H, S, S) float32."""
         return self.watch(inputs, "pattern", layers)
 
+    @checked()
     def finish_from(
         self, residual: mx.array, *, final_norm: Norm | None = None, skip_norm: bool = False
     ) -> mx.array:
         """Logits of the model's own tail for a residual stream (B, S, D); see `tail`. Lazy."""
         return finish_from(self.layout, residual, final_norm=final_norm, skip_norm=skip_norm)
 
+    @checked("inputs", "addresses", "interventions")
     def gradients(
         self,
         inputs: Inputs,
         metric: Callable[[mx.array], mx.array],
-        addresses: Sequence[AddressLike],
+        addresses: AddressLike | Sequence[AddressLike],
         *,
         interventions: Interventions | None = None,
         positions: Sequence[int] | None = None,
@@ -223,8 +244,13 @@ class InterpretableModel(WrappedModel):
             for e in planned_edits(self.layout, interventions, allow_unchanged=True)
         ]
         ids = self.tokens.batch(inputs).ids
+        for position in positions or ():
+            if not -ids.shape[1] <= position < ids.shape[1]:
+                raise InputError(
+                    f"there is no position {position}: the prompt has {ids.shape[1]} tokens."
+                )
         return _gradients.gradients(
-            self.layout, ids, metric, addresses, edits=edits, positions=positions
+            self.layout, ids, metric, as_list(addresses), edits=edits, positions=positions
         )
 
     # Text; `model` in these functions is this object
@@ -234,6 +260,7 @@ class InterpretableModel(WrappedModel):
     generate_batch = generate_batch
     conversation_trace = conversation_trace
 
+    @checked()
     def get_token_predictions(
         self,
         hidden_state: mx.array,
@@ -256,12 +283,19 @@ class InterpretableModel(WrappedModel):
         if hidden_state.ndim not in (1, 2):
             raise InputError(f"hidden_state has shape (D,) or (B, D); got {hidden_state.shape}.")
         rows = hidden_state if hidden_state.ndim == 2 else hidden_state[None]
-        if lm_head is not None:
-            logits = lm_head(rows)
-        elif embedding_layer is not None:
-            logits = embedding_layer.as_linear(rows)
-        else:
-            logits = self.finish_from(rows[:, None], skip_norm=True)[:, 0]
+        if lm_head is None and embedding_layer is not None:
+            lm_head = getattr(embedding_layer, "as_linear", None)
+            if lm_head is None:
+                kind = type(embedding_layer).__name__
+                raise InputError(f"embedding_layer is an embedding with as_linear; got {kind}.")
+        try:
+            if lm_head is not None:
+                logits = lm_head(rows)
+            else:
+                logits = self.finish_from(rows[:, None], skip_norm=True)[:, 0]
+        except ValueError as error:
+            shape = hidden_state.shape
+            raise InputError(f"the head does not take a state of shape {shape}: {error}") from error
         if not 0 < top_k <= logits.shape[-1]:
             raise InputError(f"top_k is between 1 and {logits.shape[-1]}; got {top_k}.")
         order = mx.argsort(-logits, axis=-1)[:, :top_k]
@@ -285,6 +319,7 @@ class InterpretableModel(WrappedModel):
         change = value.value if isinstance(value, OutputProxy) else value
         current_trace(self, "output").edit("logits", change)
 
+    @checked()
     def module(self, path: str) -> ModuleProxy:
         """A module of the model by its path, as a proxy."""
         site = self.layout.site(path)

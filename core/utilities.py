@@ -7,12 +7,14 @@ from typing import Any
 
 import mlx.core as mx
 
+from .arguments import checked, count
 from .errors import InputError
 from .model import InterpretableModel
 from .points.vocabulary import ALIASES, POINTS, AddressLike
 from .run.cache import ActivationCache
 
 
+@checked("prompts")
 def get_activations(
     model: InterpretableModel,
     prompts: Any,
@@ -60,6 +62,7 @@ def _tokens_axis(point: str) -> int:
     return POINTS[name].axes.split().index("S") if name in POINTS else 1
 
 
+@checked("prompts")
 def batch_get_activations(
     model: InterpretableModel,
     prompts: Sequence[Any],
@@ -78,8 +81,7 @@ def batch_get_activations(
     Raises:
         InputError: if there are no prompts, or `batch_size` is not positive.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size is at least 1; got {batch_size}.")
+    batch_size = count(batch_size, "batch_size")
     rows = model.tokens.batch(prompts).rows()
     from tqdm import tqdm
 
@@ -93,8 +95,11 @@ def batch_get_activations(
     return joined
 
 
+@checked("inputs", "layers")
 def collect_activations(
-    model: InterpretableModel, inputs: Any, layers: Sequence[AddressLike] | None = None
+    model: InterpretableModel,
+    inputs: Any,
+    layers: AddressLike | Sequence[AddressLike] | None = None,
 ) -> ActivationCache:
     """Run once and keep activations by address; None keeps everything."""
     return model.run_with_cache(inputs, layers)[1]

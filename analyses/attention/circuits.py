@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arguments import checked
 from mlxray.arrays import number
 from mlxray.errors import AddressError, AnalysisError
 from mlxray.points.sites import first_argument
@@ -25,6 +26,7 @@ AT_ONCE = 512
 LINEAR = 0.05
 
 
+@checked()
 def ov_circuit(model: InterpretableModel, layer: int, head: int) -> mx.array:
     """A head's ``W_V @ W_O``: (D, D) float32, applied to rows from the right.
 

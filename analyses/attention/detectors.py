@@ -117,7 +117,7 @@ def detect_head_types(
 @analysis(result=DetectedHeadsResult)
 def detect_induction_heads(
     model: InterpretableModel,
-    n_random_tokens: int = 50,
+    n_random_tokens: int | None = None,
     n_repeats: int = 2,
     threshold: float = 0.4,
     layers: Sequence[int] | None = None,
@@ -127,7 +127,8 @@ def detect_induction_heads(
 
     Args:
         model: The model.
-        n_random_tokens: Tokens of the block that is repeated.
+        n_random_tokens: Tokens of the block that is repeated; None for 50, or fewer where the
+            model's context has no room for them.
         n_repeats: How often it comes.
         threshold: A head is listed if its `induction_score` is above it.
         layers: Layers to look at; None for all that have attention.

@@ -22,7 +22,7 @@ def head_scores(
     model: InterpretableModel,
     text: Any = None,
     layers: Sequence[int] | None = None,
-    n_random_tokens: int = 50,
+    n_random_tokens: int | None = None,
     n_repeats: int = 2,
     seed: int = 42,
     copying: bool = True,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import mlx.core as mx
 
 from mlxray import Analysis, Command, InterpretableModel, Trace, analysis, hookimpl
+from mlxray.arguments import checked
 from mlxray.errors import AnalysisError, InputError, PointAbsent
 from mlxray.run.run import Run
 from mlxray.run.wrapped import WrappedModel
@@ -52,6 +53,7 @@ def attention_patterns(
     return AttentionResult(tokens, {layer: pattern[0] for layer, pattern in patterns.items()})
 
 
+@checked("trace")
 def get_attention_patterns(
     trace: Trace, layers: Sequence[int] | None = None
 ) -> dict[int, np.ndarray[Any, Any]]:

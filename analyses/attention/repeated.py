@@ -9,6 +9,9 @@ from mlxray import InterpretableModel
 from mlxray.errors import InputError
 from mlxray.generation.prompts import context_length
 
+#: Tokens of a block where the model's context has room for as many.
+BLOCK = 50
+
 
 @dataclass(frozen=True)
 class RepeatedPrompt:
@@ -27,7 +30,7 @@ class RepeatedPrompt:
 
 def repeated_random_tokens(
     model: InterpretableModel,
-    n_random_tokens: int,
+    n_random_tokens: int | None,
     n_repeats: int,
     seed: int | Sequence[int],
     candidates: Sequence[int] | None = None,
@@ -40,7 +43,8 @@ def repeated_random_tokens(
 
     Args:
         model: The model.
-        n_random_tokens: Tokens of a block.
+        n_random_tokens: Tokens of a block; None for `BLOCK`, or as many as the context has room
+            for.
         n_repeats: How often it comes.
         seed: Of the drawing; several numbers for a series of prompts.
         candidates: Ids to draw from; `ordinary_tokens` if left out.
@@ -50,16 +54,19 @@ def repeated_random_tokens(
     """
     import numpy as np
 
+    first, context = _beginning(model), context_length(model)
+    if n_random_tokens is None:
+        room = BLOCK if context is None else (context - len(first)) // max(n_repeats, 1)
+        n_random_tokens = min(BLOCK, room)
     if n_random_tokens < 2 or n_repeats < 2:
         raise InputError(
             "induction needs a block of at least 2 tokens and at least 2 repeats; got "
-            f"n_random_tokens={n_random_tokens}, n_repeats={n_repeats}."
+            f"n_random_tokens={n_random_tokens}, n_repeats={n_repeats}"
+            + (f" in a context of {context}." if context is not None else ".")
         )
     for number in seed if isinstance(seed, Sequence) else [seed]:
         if not hasattr(number, "__index__") or number < 0:
             raise InputError(f"seed is an integer, at least 0; got {number!r}.")
-    first = _beginning(model)
-    context = context_length(model)
     if context is not None and len(first) + n_random_tokens * n_repeats > context:
         fits = (context - len(first)) // n_repeats
         raise InputError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from mlxray.arguments import shown
 from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
 
@@ -81,11 +82,14 @@ def _induction(patterns: mx.array, period: int) -> mx.array:
 
 
 def _one_score(attention_pattern: Any, name: str, period: int | None = None) -> float:
-    pattern = (
-        attention_pattern
-        if isinstance(attention_pattern, mx.array)
-        else mx.array(attention_pattern)
-    )
+    pattern = attention_pattern
+    if not isinstance(pattern, mx.array):
+        try:
+            pattern = mx.array(attention_pattern)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(
+                f"an attention pattern is an array; got {shown(attention_pattern)}."
+            ) from None
     if pattern.ndim != 2:
         raise InputError(
             f"an attention pattern has shape (queries, keys); got {pattern.shape}. "
@@ -225,7 +229,10 @@ def _matrix(given: Any, name: str) -> np.ndarray[Any, Any]:
 
     if isinstance(given, mx.array):
         given = given.astype(mx.float32)
-    matrix = np.array(given, dtype=np.float64)
+    try:
+        matrix = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is a matrix of numbers; got {shown(given)}.") from None
     if matrix.ndim != 2 or not matrix.size:
         raise InputError(f"{name} is a matrix; got shape {matrix.shape}.")
     return matrix

@@ -10,9 +10,11 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
+from mlxray.arguments import count
 from mlxray.arrays import nested
 from mlxray.errors import InputError
 
+from ..causal.attribution.estimates import MOST_STEPS
 from ..causal.gaps import Normalize, check_gaps, check_normalize, gap_warnings
 from ..datasets.alignment import AlignedPair, AlignedPairs
 from ..datasets.pairs import PairSet
@@ -65,10 +67,11 @@ def circuit_curve(
         InputError: for pairs that do not fit, or no sizes.
         AnalysisError: if the metric does not tell the clean from the corrupted runs.
     """
-    wanted = sorted({int(size) for size in sizes})
-    if not wanted or wanted[0] < 1:
-        raise InputError("sizes are numbers of edges, at least 1 each.")
     check_normalize(normalize)
+    steps = count(steps, "steps", most=MOST_STEPS)
+    wanted = sorted({count(size, "a size, in edges,") for size in sizes})
+    if not wanted:
+        raise InputError("sizes is empty: give at least one number of edges.")
     aligned = pairs.aligned(model) if isinstance(pairs, PairSet) else pairs
     grounds = [
         _bench(model, pair, metric) for pair in tqdm(aligned, desc="runs", disable=not verbose)

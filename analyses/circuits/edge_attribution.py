@@ -8,9 +8,10 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.errors import InputError
+from mlxray.arguments import count
 from mlxray.results.edge_table import EdgeTable
 
+from ..causal.attribution.estimates import MOST_STEPS
 from ..causal.edge_gradients import Part, gradient_parts
 from ..causal.gaps import gap_warnings
 from ..datasets.prompts import UnequalPair, pair
@@ -139,8 +140,7 @@ def edge_attribution_patching(
         InputError: for prompts that do not pair, or a metric without a gradient.
         PointAbsent: if the model's heads do not write to the residual stream each on its own.
     """
-    if not isinstance(steps, int) or steps < 1:
-        raise InputError(f"steps is a whole number, at least 1; got {steps}.")
+    steps = count(steps, "steps", most=MOST_STEPS)
     first, second = pair(model, clean, corrupted, unequal)
     graph = graph_of(model.layout)
     measure = measure_of(model, (first, second), metric, metric_kwargs, position)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arguments import checked
 from mlxray.conversation import TurnList
 from mlxray.errors import EditError, InputError
 from mlxray.seams.edits import Call
@@ -32,6 +33,7 @@ class Cut:
     reader: int
 
 
+@checked()
 def turn_cut(
     turns: TurnList, index: int, *, readers: str = "later", content_only: bool = False
 ) -> Cut:

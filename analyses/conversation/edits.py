@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlxray import InterpretableModel
+from mlxray.arguments import checked
 from mlxray.conversation import TurnList
 
 from .cuts import score_address, turn_cut, without
 from .ways import check_attention_alone
 
 
+@checked()
 def cut_turns(
     model: InterpretableModel,
     turns: TurnList,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arguments import whole_number
 from mlxray.arrays import nested
 from mlxray.errors import AnalysisError, InputError
 from mlxray.run.tail import Norm
-from mlxray.tokens import whole_number
 
 from ..prompts import token_texts
 from .lens_result import LensResult, Prediction

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arguments import checked
 from mlxray.arrays import held, number
 from mlxray.errors import EditError, InputError
 
@@ -33,6 +34,7 @@ def unit(direction: mx.array) -> mx.array:
     return found
 
 
+@checked("direction")
 def ablate_direction(direction: mx.array) -> Callable[[mx.array], mx.array]:
     """An edit that takes a direction out of an activation: ``x - (x·r) r``.
 
@@ -68,6 +70,7 @@ class _Projection:
         return (exact - (exact @ r)[..., None] * r).astype(activation.dtype)
 
 
+@checked()
 def stream_writers(model: InterpretableModel) -> list[str]:
     """Addresses of all that writes to the residual stream.
 
@@ -89,6 +92,7 @@ def stream_writers(model: InterpretableModel) -> list[str]:
     return [layout.site(address).key for address in found]
 
 
+@checked("direction")
 def ablate_stream(
     model: InterpretableModel, direction: mx.array
 ) -> list[tuple[str, Callable[..., mx.array]]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arguments import checked
 from mlxray.errors import AnalysisError, InputError, nearest
 
 from .contrast import Layers, Reading, addresses_of, read, rows_of
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _NOTHING = 1e-5
 
 
+@checked("layers")
 def steering_vector(
     model: InterpretableModel,
     positive: Any,

@@ -11,6 +11,7 @@ from numbers import Real
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arguments import checked
 from mlxray.arrays import held, number
 from mlxray.errors import AnalysisError, EditError, InputError
 from mlxray.generation import LimitedEdit, Where
@@ -68,6 +69,7 @@ class Probe:
         return self.score(activation) > self.threshold
 
 
+@checked()
 def contrast_probe(
     model: InterpretableModel,
     positive: object,
@@ -105,6 +107,7 @@ def contrast_probe(
     return Probe(address, direction, middle)
 
 
+@checked("interventions")
 def only_while(
     probe: Probe, interventions: Interventions, *, where: Where | None = None
 ) -> list[tuple[AddressLike, Callable[..., mx.array]]]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel, __version__
+from mlxray.arguments import whole_number
 from mlxray.arrays import held, number
 from mlxray.errors import AddressError, EditError, InputError
 from mlxray.generation import Where
 from mlxray.generation.edits import tokens_axis
 from mlxray.points.vocabulary import parse
-from mlxray.tokens import whole_number
 
 if TYPE_CHECKING:
     from .contrast import Layers

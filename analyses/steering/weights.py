@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxray import InterpretableModel
+from mlxray.arguments import checked
 from mlxray.arrays import number
 from mlxray.errors import EditError
 from mlxray.points.layout import Layout
@@ -30,6 +31,7 @@ _TRIED = 8
 _LEFT = {mx.float32: 1e-4, mx.float16: 1e-2, mx.bfloat16: 5e-2}
 
 
+@checked("direction")
 def orthogonalize_weights(model: InterpretableModel, direction: mx.array) -> WeightEdit:
     """Change the weights so that nothing writes a direction to the residual stream.
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..arguments import whole_number
 from ..arrays import held
 from ..errors import InputError, PointAbsent
 from ..generation.edits import tokens_axis
 from ..points.vocabulary import AddressLike
 from ..run.trace import Trace
 from ..run.wrapped import WrappedModel, planned_edits
-from ..tokens import whole_number
 from .attention import between_turns, mean_of_heads
 from .dialogue import describe, model_dialogue
 from .messages import Messages

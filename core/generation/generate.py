@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..arguments import checked
 from ..errors import InputError, TokenizerMissing
 from ..interventions import Interventions, as_pairs
 from ..points.vocabulary import AddressLike
@@ -18,6 +19,7 @@ from .sampling import Sampling, check_count
 from .stream import Callback, Generation, Options
 
 
+@checked("prompt", "interventions", "stop_tokens", "watch")
 def stream_generate(
     model: WrappedModel,
     prompt: Prompt,
@@ -34,7 +36,7 @@ def stream_generate(
     repetition_context: int = 20,
     seed: int | None = None,
     stop_strings: str | Sequence[str] = (),
-    watch: Sequence[AddressLike] = (),
+    watch: AddressLike | Sequence[AddressLike] = (),
     prompt_cache: list[Any] | None = None,
     use_cache: bool = True,
     allow_unchanged: bool = False,
@@ -66,6 +68,7 @@ def stream_generate(
     return Generation(model, prompt, options)
 
 
+@checked("prompt", "interventions", "stop_tokens", "watch")
 def generate(
     model: WrappedModel,
     prompt: Prompt,
@@ -82,7 +85,7 @@ def generate(
     repetition_context: int = 20,
     seed: int | None = None,
     stop_strings: str | Sequence[str] = (),
-    watch: Sequence[AddressLike] = (),
+    watch: AddressLike | Sequence[AddressLike] = (),
     keep_logits: bool = False,
     prompt_cache: list[Any] | None = None,
     use_cache: bool = True,
@@ -109,7 +112,7 @@ def generate(
         repetition_context: How many tokens count as recent.
         seed: Same seed, same tokens; None draws from MLX's global random state.
         stop_strings: Texts that end the text, even where they span tokens.
-        watch: Addresses whose values to keep at each step.
+        watch: Address, or addresses, whose values to keep at each step.
         keep_logits: Keep the logits of each step.
         prompt_cache: mlx-lm's caches that hold what stands before the prompt; they are changed.
         use_cache: False runs all tokens again at each step; the same tokens, slower.
@@ -145,6 +148,7 @@ def generate(
     return _collected(model, steps, keep_logits)
 
 
+@checked("prompts", "interventions", "stop_tokens", "watch")
 def generate_batch(
     model: WrappedModel,
     prompts: Sequence[Prompt] | mx.array,
@@ -161,7 +165,7 @@ def generate_batch(
     repetition_context: int = 20,
     seed: int | None = None,
     stop_strings: str | Sequence[str] = (),
-    watch: Sequence[AddressLike] = (),
+    watch: AddressLike | Sequence[AddressLike] = (),
     keep_logits: bool = False,
     use_cache: bool = True,
     allow_unchanged: bool = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from ..arrays import number
 from ..errors import AnalysisError, EditError, InputError
-from ..points.vocabulary import AddressLike
+from ..points.vocabulary import AddressLike, addresses
 from ..run.wrapped import WrappedModel
 from ..seams.edits import EditReport
 from .passes import Pass, Passes, cached_tokens
@@ -36,7 +36,7 @@ class Options:
     stop_tokens: frozenset[int] | None
     stop_strings: str | Sequence[str]
     callback: Callback | None
-    watch: Sequence[AddressLike]
+    watch: AddressLike | Sequence[AddressLike]
     prompt_cache: list[Any] | None
     use_cache: bool
     allow_unchanged: bool
@@ -79,11 +79,15 @@ class Generation(Iterator[GenerationStep]):
         self.options = options
         self.edits: list[EditReport] = []
         self.prompt_tokens = prompt_ids(model, prompt)
-        if not isinstance(options.watch, Iterable):
-            raise InputError(f"watch is a list of addresses; got {options.watch!r}.")
         if options.callback is not None and not callable(options.callback):
             raise InputError(f"callback is a function; got {type(options.callback).__name__}.")
-        watch = [options.watch] if isinstance(options.watch, str) else list(options.watch)
+        caches = options.prompt_cache
+        if caches is not None and not (caches and all(hasattr(c, "state") for c in caches)):
+            raise InputError(
+                "prompt_cache is mlx-lm's list of caches, one for each layer: make it with "
+                "mlx_lm.models.cache.make_prompt_cache(model.model)."
+            )
+        watch = addresses(options.watch)
         self._passes = Passes(
             model,
             self.prompt_tokens,

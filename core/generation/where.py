@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..arguments import converted
 from ..errors import EditError
 
 
@@ -33,6 +34,8 @@ class Where:
     steps: Iterable[int] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("prompt", "generated"):
+            converted(getattr(self, name), bool, name)
         for name in ("positions", "steps"):
             value = getattr(self, name)
             if value is not None:

@@ -8,7 +8,9 @@ followed by ``.input`` or ``.output`` and by ``#k`` for the k-th call of that mo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import AddressError
 
@@ -74,6 +76,30 @@ ALIASES = {
 }
 
 AddressLike = str | tuple[str, int]
+
+
+def addresses(given: AddressLike | Sequence[AddressLike]) -> list[AddressLike]:
+    """One address, or several, as a list.
+
+    >>> addresses(("z", 0)), addresses(["embed", ("z", 0)])
+    ([('z', 0)], ['embed', ('z', 0)])
+
+    Raises:
+        AddressError: if it is neither.
+    """
+    lone: Any = given
+    if isinstance(lone, str):
+        return [lone]
+    pair = isinstance(lone, tuple) and len(lone) == 2 and isinstance(lone[0], str)
+    if pair and not isinstance(lone[1], (str, tuple)):
+        return [lone]
+    if isinstance(lone, (bytes, Mapping)) or not isinstance(lone, Iterable):
+        raise AddressError(
+            f'{lone!r} is not an address, and no list of them. Write "layers.5.attn_out", '
+            '("attn_out", 5) or a list.'
+        )
+    return list(lone)
+
 
 _CALL = re.compile(r"#(\d{1,9})$")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,9})(?=\.|$)")

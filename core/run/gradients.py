@@ -47,6 +47,8 @@ def gradients(
             several arrays.
         EditNeverFired: if an edit meets no call.
     """
+    if positions is not None and not len(positions):
+        raise InputError("the list of positions is empty; leave it out for all.")
     if not addresses:
         raise InputError("gradients need at least one address.")
     sites = [layout.site(a) for a in addresses]
@@ -70,6 +72,9 @@ def gradients(
             result = metric(run.execute(tokens))
         else:
             result = metric(execute_at(run, tokens, positions))
+        if not isinstance(result, mx.array):
+            kind = type(result).__name__
+            raise InputError(f"the metric returned {kind}; a gradient needs an MLX array.")
         if result.size != 1:
             raise InputError(f"the metric returned shape {result.shape}; a scalar is needed.")
         return result.reshape(())

@@ -15,6 +15,7 @@ import mlx.core as mx
 from ..activations import Activations, Walk
 from ..arrays import arrays_of, held, nested
 from ..errors import TraceError
+from ..finite import NaNCheck
 from ..interventions import replace_with
 from ..points.vocabulary import AddressLike
 from ..seams.edits import Edit, EditReport
@@ -126,8 +127,10 @@ class Trace:
         if kind is None:
             run.forget()
             kept = [*self.saved_values.values(), *self._final.values()]
-            self._reports = run.settle(output, *arrays_of(kept))
+            check = NaNCheck(self.saved_values, output)
+            self._reports = run.settle(output, *arrays_of(kept), *check.pending)
             self._output = output
+            check.warn()
 
     # In the block
 
@@ -320,8 +323,10 @@ class Trace:
         if missing:
             run, output = self._start(everything=False, watch=missing)
             values = {key: run.read(key) for key in missing}
-            self._check_same(output, arrays_of(list(values.values())))
+            check = NaNCheck(values)
+            self._check_same(output, [*arrays_of(list(values.values())), *check.pending])
             self._final.update(values)
+            check.warn()
         return {k: held(self._final[k] if k in self._final else passing[k]) for k in keys}
 
     def _passing(self, keys: Sequence[str]) -> dict[str, Any]:

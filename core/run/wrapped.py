@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..arguments import checked
 from ..errors import InputError
 from ..interventions import Interventions, as_pairs
 from ..loading.load import evaluate_parameters
 from ..points.adapter import Adapter
 from ..points.layout import Layout, PointStatus
 from ..seams.edits import Edit
-from ..tokens import Tokens, whole_number
+from ..tokens import Tokens
 
 
 class WrappedModel:
@@ -46,6 +47,7 @@ class WrappedModel:
         """Token ids of a text, special tokens added once; every method encodes this way."""
         return self.tokens.encode(text)
 
+    @checked()
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of several texts."""
         return [self.encode(text) for text in texts]
@@ -54,10 +56,12 @@ class WrappedModel:
         """Text of token ids."""
         return self.tokens.decode(tokens)
 
+    @checked()
     def token_to_str(self, token_id: int) -> str:
         """One token as text, with the space that it carries."""
         return self.tokens.piece(token_id)
 
+    @checked()
     def to_str_tokens(self, input: Any, prepend_bos: bool = False) -> list[str]:  # noqa: A002
         """The tokens of a text, or of ids, each as text.
 
@@ -95,6 +99,7 @@ class WrappedModel:
         """Which hook points the model has, at each layer, and why the others are absent."""
         return self.layout.statuses()
 
+    @checked()
     def layer_indices(self, layers: Sequence[int] | None) -> list[int]:
         """`layers` checked and counted from the front; None is all of them.
 
@@ -104,12 +109,9 @@ class WrappedModel:
         """
         if layers is None:
             return list(range(self.layout.n_layers))
-        if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
-            shown = layers if isinstance(layers, int) else 0
-            raise InputError(f"layers is a list of layers, such as [{shown}]; got {layers!r}.")
         wanted: list[int] = []
         for layer in layers:
-            index = self.layout.index(whole_number(layer, "a layer"))
+            index = self.layout.index(layer)
             if index in wanted:
                 raise InputError(f"layer {index} is named twice.")
             wanted.append(index)

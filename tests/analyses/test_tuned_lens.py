@@ -261,7 +261,7 @@ def test_a_lens_of_another_model_is_refused(make, tmp_path):
     TunedLens(3, 8).save(tmp_path / "lens")
     with pytest.raises(InputError, match="width 8"):
         model.load_tuned_lens(tmp_path / "lens")
-    with pytest.raises(InputError, match="is a TunedLens, got str"):
+    with pytest.raises(InputError, match=r"is a TunedLens; got 'lens\.npz'"):
         model.tuned_lens(TEXT, "lens.npz")
     lens = TunedLens(3, 32)
     with pytest.raises(AddressError):

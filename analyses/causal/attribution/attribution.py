@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
+from mlxray.arguments import count
 from mlxray.errors import InputError
 
 from ...datasets.prompts import UnequalPair, pair
@@ -15,7 +17,7 @@ from ...patching.grid import block_component, layers_with
 from ...patching.measure import Measure, MetricLike
 from ..gaps import gap_warnings
 from .certificate import certify
-from .estimates import Estimates
+from .estimates import MOST_STEPS, Estimates
 from .query_key import key_effects, query_effects
 from .relevance import relevance_edits
 from .result import AttributionMapResult, AttributionResult
@@ -165,8 +167,10 @@ def _check(point: str, method: str, n_projections: int, eps: float, steps: int) 
         raise InputError(f"method is one of {', '.join(METHODS)}; got {method!r}.")
     if method == "query_key" and point not in ("q", "k"):
         raise InputError(f"method 'query_key' is for component 'q' or 'k'; got {point!r}.")
-    if n_projections < 1 or steps < 1 or not eps > 0:
-        raise InputError("n_projections and steps are at least 1, and eps is positive.")
+    count(n_projections, "n_projections", most=MOST_STEPS)
+    count(steps, "steps", most=MOST_STEPS)
+    if not 0 < eps < math.inf:
+        raise InputError(f"eps is a positive number; got {eps}.")
 
 
 @hookimpl

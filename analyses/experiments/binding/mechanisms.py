@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import get_args
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.errors import InputError, nearest
+from mlxray.errors import InputError
 
 from ...patching.sweep import DEFAULT_BUDGET
 from .library import SCHEMAS
@@ -77,14 +76,9 @@ def binding_mechanisms(
             a list, too many entities for the words or the context, or answers of several tokens.
         AnalysisError: if the model answers no pair of prompts rightly.
     """
-    if exact not in get_args(Exact):
-        raise InputError(f"exact={exact!r}: {nearest(str(exact), get_args(Exact))}")
     if isinstance(compare, (str, BindingSchema, InterpretableModel)):
         shown = repr(compare) if isinstance(compare, str) else "…"
         raise InputError(f"compare is a list: write compare=[{shown}].")
-    for name, value in (("entities", entities), ("samples", samples)):
-        if not hasattr(value, "__index__"):
-            raise InputError(f"{name} is a whole number; got {value!r}.")
     settings = Settings(
         target=target,
         entities=entities,
@@ -117,8 +111,6 @@ def _compared(
         return other, schema
     if isinstance(other, BindingSchema):
         return model, other
-    if not isinstance(other, str):
-        raise InputError(f"compare takes models and tasks; got {type(other).__name__}.")
     if other in SCHEMAS or other.endswith(".json"):
         return model, find_schema(other, SCHEMAS)
     return InterpretableModel(other), schema

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
+from mlxray.arguments import count
 from mlxray.errors import AnalysisError, InputError, PointAbsent
 
 from ...attention.copying import copying_matrix
@@ -19,6 +20,9 @@ from ...prompts import token_texts
 from .ablation import Head, ablated_losses, other_heads
 from .result import MATCHING, InductionResult
 
+#: Samples, and draws of other heads: more would run for days and tell nothing new.
+MOST = 10_000
+
 How = Literal["zero", "mean", "resample"]
 
 
@@ -26,7 +30,7 @@ How = Literal["zero", "mean", "resample"]
 def induction_heads(
     model: InterpretableModel,
     *,
-    n_random_tokens: int = 50,
+    n_random_tokens: int | None = None,
     n_repeats: int = 2,
     samples: int = 4,
     seed: int = 0,
@@ -49,7 +53,8 @@ def induction_heads(
 
     Args:
         model: The model.
-        n_random_tokens: Tokens of the block.
+        n_random_tokens: Tokens of the block; None for 50, or fewer where the model's context has
+            no room for them.
         n_repeats: How often it comes.
         samples: Blocks drawn; scores and losses are means over them.
         seed: Of the blocks and of the other heads. Nothing else is random.
@@ -74,9 +79,8 @@ def induction_heads(
             or loss is not a number.
         PointAbsent: if a layer has no attention that can be seen.
     """
+    samples, draws = count(samples, "samples", most=MOST), count(draws, "draws", most=MOST)
     ways = _ways(ablation, samples)
-    if samples < 1 or draws < 1:
-        raise InputError(f"samples and draws are at least 1; got {samples} and {draws}.")
     check_threshold(threshold)
     candidates = _candidates(model, tokens)
     prompts = [
@@ -88,7 +92,7 @@ def induction_heads(
     start = prompts[0].start
     scores = matrices(
         reduce_patterns(
-            model, batch, wanted, lambda p: _scores(p[..., start:, start:], n_random_tokens)
+            model, batch, wanted, lambda p: _scores(p[..., start:, start:], prompts[0].period)
         )
     )
     if copying:
@@ -100,7 +104,7 @@ def induction_heads(
         prompts=[prompt.ids for prompt in prompts],
         threshold=threshold,
         start=start,
-        period=n_random_tokens,
+        period=prompts[0].period,
         candidates=len(set(candidates)),
         losses=mx.zeros((samples, batch.ids.shape[1] - 1)),
         ablated=[],

@@ -52,7 +52,7 @@ EVERYWHERE = [
     # Causal: what comes later changes nothing at the first position.
     ({"position": 0}, (InputError, AnalysisError), "the same"),
     ({"metric": "l3"}, PluginError, "Did you mean 'l2'"),
-    ({"metric": None}, InputError, "NoneType"),
+    ({"metric": None}, InputError, "metric is .*got None"),
     ({"metric": lambda patched, clean, corrupted: NAN}, InputError, "NaN"),
     ({"metric": "logit_diff"}, InputError, "'correct_token' and 'incorrect_token'"),
     ({"metric": "prob_diff"}, InputError, "'correct_tokens' and 'incorrect_tokens'"),
@@ -87,7 +87,7 @@ def test_layers(model, monkeypatch, name):
     [
         ("mpl", AddressError, "Did you mean 'layers.0.mlp'"),
         ("", InputError, "a component is a name"),
-        (7, InputError, "a component is a name"),
+        (7, InputError, "component is text; got 7"),
         ("layers.1.mlp", InputError, r"component='mlp', layers=\[1\]"),
         ("layers.1", InputError, r"component='resid_post', layers=\[1\]"),
         ("embed", AddressError, "causal_trace"),

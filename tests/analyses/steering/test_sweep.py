@@ -145,7 +145,7 @@ def test_a_function_of_logits_is_a_score(make):
         model.steering_sweep(PROMPTS[0], score=lambda logits: math.nan, **arguments)
     with pytest.raises(AnalysisError, match="gave no number"):
         model.steering_sweep(PROMPTS[0], score=lambda logits: "much", **arguments)
-    with pytest.raises(InputError, match="a function of logits; got int"):
+    with pytest.raises(InputError, match=r"score is .*a function; got 3"):
         model.steering_sweep(PROMPTS[0], score=3, **arguments)
 
 
@@ -278,8 +278,8 @@ def test_a_vector_comes_from_a_file(pocket, tmp_path):
         ({"strengths": []}, InputError, "strengths is empty"),
         ({"strengths": [1.0, math.inf]}, InputError, "finite number; got inf"),
         ({"strengths": [1.0, 1]}, InputError, "given twice"),
-        ({"strengths": ["1"]}, InputError, "finite number; got '1'"),
-        ({"strengths": [None]}, InputError, "finite number; got None"),
+        ({"strengths": ["1"]}, InputError, "number.*'1'"),
+        ({"strengths": [None]}, InputError, "number.*None"),
         ({"layers": []}, InputError, "empty"),
         ({"layers": [9]}, AddressError, "no layer 9"),
         ({"point": "resid"}, AddressError, "nothing at"),
