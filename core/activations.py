@@ -55,6 +55,10 @@ class Activations(Mapping[str, Any]):
         found = self.trace.replay(addresses)
         return [found[self.layout.site(a).key] for a in addresses]
 
+    def get(self, address: AddressLike, default: Any = None) -> Any:
+        """The activation, or `default` if the model has nothing at `address`."""
+        return self[address] if address in self else default
+
     def __iter__(self) -> Iterator[str]:
         return self.trace.walk()
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from .arguments import checked, shown
+from .annotations import shown
+from .arguments import checked
 from .arrays import held
 from .errors import EditError
 from .points.vocabulary import AddressLike

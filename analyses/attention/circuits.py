@@ -7,6 +7,7 @@ out, whatever their layout: fused or not, grouped heads, 4 bits. Biases are left
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import mlx.core as mx
@@ -131,8 +132,11 @@ def _check_linear(matrices: mx.array, probe: mx.array, seen: mx.array, what: str
     expected = (probe.astype(mx.float32) @ matrices)[:, 0]
     size = number(mx.linalg.norm(seen))
     error = number(mx.linalg.norm(expected - seen))
-    if not error <= LINEAR * size:
+    if not math.isfinite(error + size):
+        raise AnalysisError(f"{what} are not finite numbers.")
+    if error > LINEAR * size:
+        share = f"off by {error / size:.0%}" if size else "not zero where the input is"
         raise AnalysisError(
-            f"{what} are no linear function of the attention input (off by {error / size:.0%}), "
+            f"{what} are no linear function of the attention input ({share}), "
             "so its heads have no OV circuit."
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from mlxray.arguments import shown
+from mlxray.annotations import shown
 from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
 

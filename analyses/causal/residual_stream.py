@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -252,8 +253,14 @@ def check_sum(parts: Sequence[mx.array], whole: mx.array) -> None:
         whole: The stream, (…, D).
 
     Raises:
-        AnalysisError: if the gap is more than the rounding of the stream's dtype.
+        AnalysisError: if the gap is more than the rounding of the stream's dtype, or something is
+            no finite number.
     """
+    if not math.isfinite(_gap(parts, whole)):
+        raise AnalysisError(
+            "the residual stream, or what is written to it, is not a finite number: weights that "
+            "are NaN, or numbers too large for the model's dtype."
+        )
     if not adds_up(parts, whole):
         raise AnalysisError(
             "the residual stream is not the sum of the embedding and of what attention and MLPs "

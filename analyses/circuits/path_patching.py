@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.arrays import number
 from mlxray.errors import AddressError, InputError, nearest
 from mlxray.points.layout import Layout
-from mlxray.points.vocabulary import parse
+from mlxray.points.vocabulary import node, parse
 
 from ..causal.gaps import gap_warnings
 from ..datasets.prompts import UnequalPair, pair
@@ -119,13 +120,14 @@ def _names(
 
 
 def _matching(layout: Layout, name: str, known: tuple[str, ...]) -> list[str]:
+    name = re.sub(r"^L(\d+)H(\d+)", r"a\1.h\2", name)
     if name in known:
         return [name]
     inside = [k for k in known if k.startswith(name + ".")]
     if inside:
         return inside
     address = parse(name)
-    if address.layer is not None:
+    if address.layer is not None and node(name) is None:
         layer = layout.index(address.layer)
         adapter = layout.adapter
         if address.name in (adapter.attn, "attn", "self_attn", "attn_out"):

@@ -68,4 +68,6 @@ def _logits(layout: Layout, ids: list[int], cut_at: list[str] | None = None) -> 
 
 
 def _same(first: mx.array, second: mx.array) -> bool:
+    if mx.isnan(mx.stack([first, second])).any().item():
+        raise AnalysisError("the model's logits hold NaN: nothing can be compared.")
     return relative_error(second, first) <= ROUNDING

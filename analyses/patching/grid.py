@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.errors import AddressError, InputError
-from mlxray.points.vocabulary import ALIASES, POINTS, parse
+from mlxray.points.vocabulary import ALIASES, POINTS, node, parse
 from mlxray.run.run import Run
 from mlxray.tokens import Batch
 
@@ -122,6 +122,15 @@ def one_size(
             )
 
 
+def _only(
+    model: InterpretableModel, name: str, part: str, layer: int, layers: Sequence[int] | None
+) -> tuple[str, list[int]]:
+    """A circuit's node as a component and its layer. Raises InputError for other layers."""
+    if layers is not None and model.layer_indices(layers) != [layer]:
+        raise InputError(f"{name!r} is in layer {layer}: leave layers out, or write [{layer}].")
+    return part, [layer]
+
+
 def _activations(
     model: InterpretableModel, batch: Batch, name: str, layers: Sequence[int]
 ) -> list[mx.array]:
@@ -200,6 +209,8 @@ def make_grid(
     """
     if by not in BY:
         raise InputError(f"by is one of {', '.join(BY)}; got {by!r}.")
+    if isinstance(component, str) and (place := node(component)) is not None:
+        component, layers = _only(model, component, *place, layers)
     name = block_component(component)
     if (by == "feature") != (dictionary is not None):
         raise InputError('by="feature" and a dictionary belong together.')

@@ -176,6 +176,8 @@ def _try(model: InterpretableModel, r: mx.array, expected: mx.array) -> None:
     Raises:
         EditError: if it is otherwise.
     """
+    if not mx.all(mx.isfinite(mx.logsumexp(expected, axis=-1))).item():
+        raise EditError("the model's logits are not finite numbers with the direction ablated.")
     for layer, stream in model.watch(_tokens(model), "resid_post").items():
         exact = stream.astype(mx.float32)
         left = number(mx.max(mx.abs(exact @ r) / mx.linalg.norm(exact, axis=-1)))
@@ -189,6 +191,6 @@ def _try(model: InterpretableModel, r: mx.array, expected: mx.array) -> None:
     if not error <= _LEFT.get(logits.dtype, 1e-4):
         raise EditError(
             "the projected weights do not give what the projection at inference gives (the logits "
-            f"differ by {error:.2g} of the largest): some matrix has another use besides, or is "
-            "followed by a norm. Use ablate_stream()."
+            f"differ by {error:.2g} of the largest), as where a matrix has another use besides, "
+            "or is followed by a norm. Use ablate_stream()."
         )

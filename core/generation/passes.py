@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from ..arrays import arrays_of
 from ..errors import InputError
-from ..points.vocabulary import AddressLike, parse
+from ..points.vocabulary import AddressLike, head_of, parse
 from ..run.run import Run
 from ..run.wrapped import WrappedModel
 from ..seams.instrument import own_class
@@ -98,6 +98,11 @@ class Passes:
         }
         return Pass(final.logits, values, final.tallies)
 
+    def finite_without_edits(self) -> bool:
+        """Whether the prompt gets finite logits with no edit in force; a run of its own."""
+        logits: mx.array = Run(self._run.layout).execute(self._ids[None])
+        return bool(mx.all(mx.isfinite(mx.logsumexp(logits[:, -1], axis=-1))).item())
+
     def token(self, token: mx.array) -> Pass:
         """The pass of one more token, (1,)."""
         return self._pass(token)
@@ -145,9 +150,15 @@ def _cache(model: WrappedModel, cache: list[Any] | None, use_cache: bool) -> Any
     return make_prompt_cache(root)
 
 
+def _point(key: str) -> str:
+    """The point of an address, of one head's too."""
+    name = parse(key).name
+    return (head_of(name) or (name,))[0]
+
+
 def _last(key: str, value: Any, new: int) -> Any:
     """The last `new` tokens of a value; all keys and values, as a cache gives them."""
-    if not isinstance(value, mx.array) or parse(key).name in ("k", "v"):
+    if not isinstance(value, mx.array) or _point(key) in ("k", "v"):
         return value
     axis = tokens_axis(key)
     if value.ndim <= axis or value.shape[axis] < new:
@@ -162,21 +173,22 @@ def _joined(key: str, parts: list[Any], final: Any) -> Any:
     Raises:
         InputError: if they do not fit together.
     """
-    name, axis = parse(key).name, tokens_axis(key)
+    name, axis = _point(key), tokens_axis(key)
     values = [*parts, final]
     if name in ("k", "v") and final.shape[axis] > 1:
         return final  # the cache's, of all positions
     if name in ("scores", "pattern"):
         lengths = [v.shape[-1] for v in values]
         rows = [v.shape[axis] for v in values]
-        if lengths[-1] != sum(rows):
+        cached = lengths[0] - rows[0]  # tokens of a filled prompt cache
+        if lengths[-1] != cached + sum(rows):
             raise InputError(
                 f"{key!r} cannot be watched here: the layer sees a window of {lengths[-1]} "
-                f"positions, shorter than the prompt of {sum(rows)}. Watch it in a single run."
+                f"positions at the end, where the prompt has {sum(rows)}. Watch it in a single run."
             )
         masked = 0.0 if name == "pattern" else -mx.inf
         values = [
-            mx.pad(v, [(0, 0)] * 3 + [(0, lengths[-1] - n)], constant_values=masked)
+            mx.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, lengths[-1] - n)], constant_values=masked)
             for v, n in zip(values, lengths, strict=True)
         ]
     if not all(isinstance(v, mx.array) and v.ndim > axis for v in values):

@@ -79,8 +79,6 @@ class Generation(Iterator[GenerationStep]):
         self.options = options
         self.edits: list[EditReport] = []
         self.prompt_tokens = prompt_ids(model, prompt)
-        if options.callback is not None and not callable(options.callback):
-            raise InputError(f"callback is a function; got {type(options.callback).__name__}.")
         caches = options.prompt_cache
         if caches is not None and not (caches and all(hasattr(c, "state") for c in caches)):
             raise InputError(
@@ -169,6 +167,11 @@ class Generation(Iterator[GenerationStep]):
     def _refuse(self, index: int, what: str = "are not finite numbers") -> None:
         where = f"the logits of step {index} {what}"
         if self._passes.edits:
+            if not self._passes.finite_without_edits():
+                raise AnalysisError(
+                    f"{where}, and so they are without the edits: the model's weights, or its "
+                    "dtype, give no finite logits for this prompt."
+                )
             named = "; ".join(edit.named for edit in self._passes.edits)
             raise EditError(f"{where}: an edit is too strong for the model ({named}). Weaken it.")
         raise AnalysisError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -100,8 +100,6 @@ def stop_list(stops: Any) -> list[str]:
     Raises:
         InputError: if one is empty or no text.
     """
-    if stops is not None and not isinstance(stops, Iterable):
-        raise InputError(f"stop strings are texts, or a list of them; got {stops!r}.")
     found = [stops] if isinstance(stops, str) else list(stops or ())
     for stop in found:
         if not isinstance(stop, str) or not stop:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..arguments import converted
+from ..annotations import converted
 from ..errors import EditError
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from ..arguments import Arguments, shown
+from ..annotations import shown
+from ..arguments import Arguments
 from ..errors import InputError
 from .result import Result
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arguments import wrong_field
+from ..annotations import wrong_field
 
 #: What every model object holds or can do.
 RESERVED = frozenset(

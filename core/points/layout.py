@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import AdapterError, AddressError, PointAbsent, nearest
+from ..head_site import HeadSite
 from .adapter import Adapter, Scale
 from .experts import ExpertsSite
 from .places import place
@@ -20,6 +21,7 @@ from .vocabulary import (
     Address,
     AddressLike,
     before_layers,
+    head_of,
     parse,
 )
 
@@ -256,6 +258,8 @@ class Layout:
         inside = self._attention_inside(parsed)
         if inside is not None:
             return inside
+        if (head := self._head(parsed)) is not None:
+            return head
         name = parsed.name if parsed.name in POINTS else ALIASES.get(parsed.name, parsed.name)
         if name not in POINTS:
             raise self._unknown(address, parsed)
@@ -288,6 +292,23 @@ class Layout:
             if spelling in self.modules and spelling:
                 return spelling
         return None
+
+    def _head(self, parsed: Address) -> Site | None:
+        """One head of a point: ``"layers.0.z.h2"``."""
+        found = head_of(parsed.name)
+        if found is None or parsed.layer is None or parsed.edge or parsed.call is not None:
+            return None
+        point, head = found
+        whole = self.site((point, parsed.layer))
+        layer = self.index(parsed.layer)
+        kv = "K" in POINTS[point].axes
+        count = self.heads(layer, kv=kv)
+        if head >= count:
+            what = "key/value heads" if kv else "heads"
+            raise AddressError(
+                f"layer {layer} has no head {head}: it has {count} {what} (0 to {count - 1})."
+            )
+        return HeadSite(f"layers.{layer}.{point}.h{head}", whole, head)
 
     def _attention_inside(self, parsed: Address) -> Site | None:
         """An attention point behind a module's path: ``"layers.0.self_attn.1.pattern"``."""
@@ -371,6 +392,8 @@ def where(site: Site) -> str:
         return f"through {site.path}"
     if isinstance(site, ExpertsSite):
         return f"mix of {site.experts}"
+    if isinstance(site, HeadSite):
+        return f"head {site.head} of {where(site.whole)}"
     if isinstance(site, ResidMidSite):
         return f"input of {site.norm}"
     return type(site).__name__

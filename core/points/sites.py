@@ -190,6 +190,12 @@ class AttentionSite:
 
     def read(self, run: Plan) -> Any:
         frame = _one(self.key, self.path, run.handler(self.path).frames, None)
+        if self.field not in frame and frame.calls:
+            raise PointAbsent(
+                self.key,
+                f"{self.path!r} writes its softmax itself, where {self.field} cannot be seen: "
+                "only 'scores' and 'pattern' can.",
+            )
         if self.field not in frame:
             raise PointAbsent(
                 self.key,

@@ -3,6 +3,8 @@
 An address is a point and a layer (``"layers.5.attn_out"`` or ``("attn_out", 5)``), a point of
 the whole model (``"logits"``), or a module path (``"layers.5.self_attn.o_proj"``), optionally
 followed by ``.input`` or ``.output`` and by ``#k`` for the k-th call of that module in a run.
+One head of a point is ``"layers.5.z.h2"``, or ``"L5H2"`` for short; the other names of a circuit's
+nodes (``"a5.h2.q"``, ``"m3"``) are addresses, too.
 """
 
 from __future__ import annotations
@@ -101,6 +103,11 @@ def addresses(given: AddressLike | Sequence[AddressLike]) -> list[AddressLike]:
     return list(lone)
 
 
+#: Points with an axis of heads, the second.
+HEAD_POINTS = tuple(p.name for p in POINTS.values() if p.axes.split()[1] in ("H", "K"))
+
+_HEAD = re.compile(r"(?:L(?=\d+H)|a(?=\d+\.h))(\d{1,9})(?:H|\.h)(\d{1,9})(?:\.([qkvz]))?$")
+_PART = re.compile(r"([am])(\d{1,9})$")
 _CALL = re.compile(r"#(\d{1,9})$")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,9})(?=\.|$)")
 
@@ -113,6 +120,28 @@ class Address:
     layer: int | None = None
     edge: str | None = None
     call: int | None = None
+
+
+def node(name: str) -> tuple[str, int] | None:
+    """Point and layer of a part that is named as in a circuit; None if it is not.
+
+    >>> node("L4H2"), node("a4.h2.q"), node("m3")
+    (('z.h2', 4), ('q.h2', 4), ('mlp_out', 3))
+    """
+    if match := _HEAD.match(name):
+        layer, head, letter = match.groups()
+        return f"{letter or 'z'}.h{int(head)}", int(layer)
+    if match := _PART.match(name):
+        return {"a": "attn_out", "m": "mlp_out"}[match.group(1)], int(match.group(2))
+    return None
+
+
+def head_of(name: str) -> tuple[str, int] | None:
+    """Point and head of ``"z.h2"``: one head of a point that has heads; None if it is no such."""
+    point, separator, head = name.rpartition(".h")
+    if separator and head.isdecimal() and len(head) < 10 and point in HEAD_POINTS:
+        return point, int(head)
+    return None
 
 
 def before_layers(key: str) -> list[str]:
@@ -155,6 +184,8 @@ def parse(address: AddressLike) -> Address:
         raise AddressError(
             f'{address!r} is not an address. Write ("attn_out", 5) or "layers.5.attn_out".'
         )
+    if (place := node(address)) is not None:
+        return Address(*place)
     call = None
     if match := _CALL.search(address):
         call = int(match.group(1))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, overload
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..arguments import whole_number
 from ..errors import TraceError
 from .trace import current_trace, in_code
 from .wrapped import WrappedModel
@@ -171,10 +172,21 @@ class LayerListProxy:
     def __init__(self, model: WrappedModel) -> None:
         self._model = model
 
-    def __getitem__(self, index: int) -> ModuleProxy:
-        return ModuleProxy(self._model, self._model.layout.block(index))
+    @overload
+    def __getitem__(self, index: int) -> ModuleProxy: ...
 
-    def __setitem__(self, index: int, value: Any) -> None:
+    @overload
+    def __getitem__(self, index: slice) -> list[ModuleProxy]: ...
+
+    def __getitem__(self, index: int | slice) -> ModuleProxy | list[ModuleProxy]:
+        if isinstance(index, slice):
+            return [self[layer] for layer in range(len(self))[index]]
+        layer = whole_number(index, "the index of a layer")
+        return ModuleProxy(self._model, self._model.layout.block(layer))
+
+    def __setitem__(self, index: int | slice, value: Any) -> None:
+        if isinstance(index, slice):
+            raise TraceError("cannot replace several layers; assign the .output of each.")
         raise TraceError(f"cannot replace layer {index}; assign model.layers[{index}].output.")
 
     def __len__(self) -> int:

@@ -52,11 +52,11 @@ def test_a_turn_may_be_empty(pocket: InterpretableModel):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stop_strings": 5}, "stop strings are texts, or a list of them; got 5"),
+        ({"stop_strings": 5}, "stop_strings is text or a list of texts; got 5"),
         ({"stop_strings": [""]}, "at least one character"),
-        ({"stop_strings": ["a", None]}, "at least one character; got None"),
-        ({"callback": 5}, "callback is a function; got int"),
-        ({"watch": 5}, "watch is a list of addresses; got 5"),
+        ({"stop_strings": ["a", None]}, "a list of texts; got .*at 1: None"),
+        ({"callback": 5}, "callback is a function; got 5"),
+        ({"watch": 5}, "5 is not an address, and no list of them"),
         ({"max_tokens": True}, "max_tokens is an integer"),
     ],
 )

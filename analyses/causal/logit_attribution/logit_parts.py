@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -115,10 +116,12 @@ def read_out(
         end = through_norm(norm, end, stream.reshape(-1), model.adapter.final_norm)
     terms = end.weight * stream.reshape(-1)
     ours, wanted = number(mx.sum(terms)) + end.constant, number(mx.sum(which * before))
+    if not (math.isfinite(ours) and math.isfinite(wanted)):
+        raise AnalysisError("the logit, or the residual stream, is not a finite number.")
     if not abs(ours - wanted) <= FORM * (number(mx.sum(mx.abs(terms))) + abs(end.constant)):
         raise AnalysisError(
-            f"the linear readout gives {ours:.6g} where the model's own tail gives {wanted:.6g}: "
-            "something stands between the last block and the final norm that is not linear."
+            f"the linear readout gives {ours:.6g} where the model's own tail gives {wanted:.6g}, "
+            "so the logit is no sum of what the layers add in this model."
         )
     shown = number(mx.sum(which * written.logits.astype(mx.float32)))
     return Readout(end, shown, None, None) if cap is None else Readout(end, wanted, shown, cap)
@@ -170,11 +173,12 @@ def _closed(split: Split, weight: mx.array, whole: mx.array, what: str) -> Split
     parts, bias = split
     terms = weight * whole.astype(mx.float32)
     found, wanted = number(mx.sum(parts)) + bias, number(mx.sum(terms))
+    if not (math.isfinite(found) and math.isfinite(wanted)):
+        raise AnalysisError(f"the {what} are not finite numbers.")
     size = number(mx.sum(mx.abs(terms)) + mx.sum(mx.abs(parts))) + abs(bias)
     if not abs(found - wanted) <= max(FORM, 4 * mx.finfo(whole.dtype).eps) * size:
         raise AnalysisError(
-            f"the {what} sum to {found:.6g} and what the layer adds is {wanted:.6g}: another "
-            "operation stands between them and the residual stream. Leave them together with "
-            "heads=False or neurons=False."
+            f"the {what} sum to {found:.6g} and what the layer adds is {wanted:.6g}, so they are "
+            "not all of it in this model. Leave them together with heads=False or neurons=False."
         )
     return split

@@ -29,7 +29,7 @@ def mean_ablation(
     component: Component = "resid_post",
     layers: Sequence[int] | None = None,
     positions: Sequence[int] | None = None,
-    reference: Sequence[str | Sequence[int]] | None = None,
+    reference: Sequence[str | Sequence[Any]] | None = None,
     source: Source = "mean",
     without_first: bool = False,
     metric: MetricLike | None = None,

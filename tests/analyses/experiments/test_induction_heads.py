@@ -244,8 +244,8 @@ def test_tokens_to_draw_from(pocket):
     [
         ({"ablation": ["mode"]}, "ablation is a list of 'zero', 'mean' or 'resample'"),
         ({"samples": 1}, "draw samples=2"),
-        ({"samples": 0, "ablation": ["zero"]}, "at least 1"),
-        ({"draws": 0}, "at least 1"),
+        ({"samples": 0, "ablation": ["zero"]}, "between 1 and 10000; got 0"),
+        ({"draws": 0}, "between 1 and 10000; got 0"),
         ({"top_k": 0}, "at least one head"),
         ({"top_k": 99}, "heads would be switched off"),
         ({"tokens": [5]}, "two different ids"),

@@ -190,7 +190,7 @@ def test_what_cannot_be_is_refused(model, probe, direction):
     for threshold in (float("nan"), "1", None, True):
         with pytest.raises(InputError, match="NaN"):
             Probe(EARLY, mx.ones(4), threshold)
-    with pytest.raises(InputError, match="layer=0"):
+    with pytest.raises(InputError, match="layer is an integer; got"):
         contrast_probe(model, [[4, 5]], [[6, 7]], layer=None)
     with pytest.raises(EditError, match=r"probe at 'layers[.]0[.]resid_post' has shape"):
         model.run_with_hooks(PROMPT, only_while(Probe(EARLY, mx.ones(4), 0.0), {LATE: zero_out}))

@@ -323,7 +323,7 @@ def test_more_bad_input(make, pocket):
     with pytest.raises(EditError, match="another model"):
         pocket.steering_sweep("The", vector=vector, target=" Rome")
     for other in ({}, mx.ones(4)):
-        with pytest.raises(InputError, match="the path of its file"):
+        with pytest.raises(InputError, match="vector is a SteeringVector, text or a path"):
             model.steering_sweep([1, 2], vector=other, target=3, neutral=NEUTRAL_IDS)
     for options in ({"point": "mlp_out"}, {"position": -2}, {"method": "pca"}):
         with pytest.raises(InputError, match="is for making a vector"):
