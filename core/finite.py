@@ -49,8 +49,12 @@ class NaNCheck:
         dtypes = dict.fromkeys(total.dtype for total in sums)
         self.pending = [mx.stack([s for s in sums if s.dtype == dtype]) for dtype in dtypes]
 
-    def warn(self) -> None:
-        """Warn if a value holds NaN; the sums are evaluated."""
+    def warn(self, stacklevel: int = 4) -> None:
+        """Warn if a value holds NaN; the sums are evaluated.
+
+        Args:
+            stacklevel: Frames up to the user's line.
+        """
         numbers = [n for sums in self.pending for n in nested(sums.astype(mx.float32))]
         if not any(map(math.isnan, numbers)):
             return
@@ -63,7 +67,7 @@ class NaNCheck:
             f"{first}{more} NaN: a weight or an edit is not a number, or a number is too large "
             "for the model's dtype.",
             NotANumberWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 

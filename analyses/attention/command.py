@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from mlxray.cli.options import POCKET, PROMPT, Json, Layers, ModelName, Save, listed
+from mlxray.cli.options import POCKET, PROMPT, Json, Layers, ModelName, Prompt, Save, listed
 from mlxray.cli.show import run_analysis, show_result
 
 from .patterns import attention_patterns
 
 
 def attention(
-    prompt: Annotated[str, typer.Argument(help="The text that the model reads.")] = PROMPT,
+    prompt: Prompt = PROMPT,
     layers: Layers = None,
     heads: Annotated[
         list[str] | None,

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from mlxray.cli.options import POCKET, PROMPT, Json, Layers, ModelName, Save, listed
+from mlxray.cli.options import POCKET, PROMPT, Json, Layers, ModelName, Prompt, Save, listed
 from mlxray.cli.show import run_analysis, show_result
 
 from .logit_lens import logit_lens
 
 
 def lens(
-    prompt: Annotated[str, typer.Argument(help="The text that the model reads.")] = PROMPT,
+    prompt: Prompt = PROMPT,
     top_k: Annotated[
         int, typer.Option("--top-k", "-k", min=1, help="Predictions to show at the last position.")
     ] = 1,

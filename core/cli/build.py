@@ -11,7 +11,7 @@ from rich.markup import escape
 from ..display import show_lines, show_text
 from ..plugins.kinds import Analysis
 from .docstrings import split_docstring
-from .options import POCKET, Json, ModelName, Rows, Save
+from .options import POCKET, Json, ModelName, Rows, Save, from_stdin
 from .parameters import PROMPT, Parameter, parameters_of
 from .show import ROWS, check_drawable, run_analysis, show_result
 
@@ -91,10 +91,11 @@ def read_values(
         elif isinstance(words, bool):
             values[parameter.name] = words
         elif words or (_given(words) and not parameter.required):
+            written = [words] if isinstance(words, str) else words
+            if parameter.positional and parameter.reader.shown == "TEXT":
+                written = [from_stdin(word) for word in written]
             try:
-                values[parameter.name] = parameter.reader.value(
-                    [words] if isinstance(words, str) else words
-                )
+                values[parameter.name] = parameter.reader.value(written)
             except ValueError as error:
                 raise typer.BadParameter(f"{error}.", param_hint=shown) from None
         elif parameter.required:  # not every version of typer sees that itself

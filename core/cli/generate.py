@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..display import show_text
-from .options import PANEL, POCKET, PROMPT, Json, ModelName, Save, load
+from .options import PANEL, POCKET, PROMPT, Json, ModelName, Prompt, Save, load
 from .show import show_result
 from .terminal import output, working
 
@@ -24,7 +24,7 @@ Steps = Annotated[
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The text that the model goes on from.")] = PROMPT,
+    prompt: Prompt = PROMPT,
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", "-n", min=1, help="Most tokens to write.")
     ] = 50,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+from .terminal import errors
 
 if TYPE_CHECKING:
     from ..model import InterpretableModel
@@ -36,6 +39,33 @@ def _writable(path: Path | None) -> Path | None:
     return full
 
 
+def _writable_page(path: Path | None) -> Path | None:
+    """The same where there is no picture."""
+    if path is not None and path.suffix.lower() not in (".html", ".json", ".md"):
+        raise typer.BadParameter(f"cannot write {path.name!r}: use one of .json, .md, .html.")
+    return _writable(path)
+
+
+def from_stdin(text: str) -> str:
+    """The text itself, or the standard input for ``-``; the line break at its end is not meant.
+
+    Raises:
+        BadParameter: if the standard input is empty, or no text.
+    """
+    if text != "-":
+        return text
+    if sys.stdin is None or sys.stdin.isatty():
+        errors().print("reading the prompt from the keyboard; Ctrl-D ends it", style="dim")
+    try:
+        read = sys.stdin.read() if sys.stdin is not None else ""
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"the standard input is no text: {error}.") from None
+    read = read.removesuffix("\n").removesuffix("\r")
+    if not read:
+        raise typer.BadParameter("the standard input is empty.")
+    return read
+
+
 PANEL = "Model and output"
 
 Json = Annotated[
@@ -53,6 +83,17 @@ Save = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+SavePage = Annotated[
+    Path | None,
+    typer.Option(
+        "--save",
+        metavar="FILE",
+        help="Write a page (.html), a report (.md) or data (.json).",
+        callback=_writable_page,
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
 Rows = Annotated[
     int | None,
     typer.Option(
@@ -62,6 +103,13 @@ Rows = Annotated[
         help="Print a table of at most this many rows; 0 for all.",
         show_default=False,
         rich_help_panel=PANEL,
+    ),
+]
+Prompt = Annotated[
+    str,
+    typer.Argument(
+        help="The text that the model reads; - reads it from the standard input.",
+        callback=from_stdin,
     ),
 ]
 ModelName = Annotated[

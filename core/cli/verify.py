@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from .options import POCKET, AdapterName, Json, ModelArgument, Save, load
+from .options import POCKET, AdapterName, Json, ModelArgument, SavePage, load
 from .show import check_drawable, show_result
 from .terminal import working
 
@@ -13,7 +13,7 @@ def verify(
     model: ModelArgument = POCKET,
     adapter: AdapterName = None,
     json: Json = False,
-    save: Save = None,
+    save: SavePage = None,
 ) -> None:
     """Check every hook point of a model against its identity; exit code 1 if one fails."""
     from ..testing import Report, check_adapter

@@ -9,9 +9,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import AdapterError, AddressError, PointAbsent, nearest
-from ..head_site import HeadSite
 from .adapter import Adapter, Scale
 from .experts import ExpertsSite
+from .head_site import HeadSite
 from .places import place
 from .sites import AttentionSite, HeadOutSite, ModuleSite, ResidMidSite, Site
 from .vocabulary import (

@@ -130,7 +130,7 @@ class Trace:
             check = NaNCheck(self.saved_values, output)
             self._reports = run.settle(output, *arrays_of(kept), *check.pending)
             self._output = output
-            check.warn()
+            check.warn(stacklevel=3)
 
     # In the block
 
@@ -326,7 +326,7 @@ class Trace:
             check = NaNCheck(values)
             self._check_same(output, [*arrays_of(list(values.values())), *check.pending])
             self._final.update(values)
-            check.warn()
+            check.warn(stacklevel=3)
         return {k: held(self._final[k] if k in self._final else passing[k]) for k in keys}
 
     def _passing(self, keys: Sequence[str]) -> dict[str, Any]:

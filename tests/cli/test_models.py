@@ -98,6 +98,23 @@ def test_verify(mlxray, checkpoint: Path, monkeypatch, checks: list[Row], code: 
     assert len(told.json()["data"]["checks"]) == len(checks)
 
 
+def test_verify_saves_what_it_offers(mlxray, checkpoint: Path, monkeypatch, tmp_path: Path):
+    report = Report("tiny", "gemma2", [*GOOD, Row("mix", "z", (1,), "failed", 0.25, "<b>")])
+    monkeypatch.setattr(testing, "check_adapter", lambda model, adapter=None: report)
+    for ending in (".html", ".md", ".json"):
+        path = tmp_path / f"report{ending}"
+        outcome = mlxray("verify", checkpoint, "--save", path)
+        assert outcome.code == 1 and f"wrote {path}" in outcome.err.replace("\n", "")
+        text = path.read_text("utf-8")
+        assert "resid_mid" in text and "they run in parallel" in text
+        assert ending == ".json" or "<b>" not in text
+    for ending in (".png", ".svg", ".pdf", ".txt", ""):
+        outcome = mlxray("verify", checkpoint, "--save", tmp_path / f"picture{ending}")
+        assert outcome.code == 2 and "use one of .json, .md, .html" in outcome.err
+    offered = mlxray("verify", "--help").out
+    assert "picture" not in offered and ".html" in offered
+
+
 def test_verify_runs_the_kit(mlxray, checkpoint: Path, monkeypatch):
     from mlxray.testing import presence, runner
 

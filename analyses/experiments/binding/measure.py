@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 from tqdm import tqdm
 
+from ...patience import warn_if_long
 from .encoding import EncodedPair
 from .interchange import Interchange, Outcome, followed, head_cells, stream_cells
 from .mixture import FEWEST, fit_mixture, mean_distributions
@@ -58,7 +60,15 @@ def measure(task: Task) -> BindingRun:
         tqdm.write(f"{run.label}: {run.kept} of {run.drawn} pairs, and for each {plan}")
     counts = _Counts(task)
     shown = tqdm(task.pairs, desc=run.label, unit="pair", disable=not task.settings.verbose)
+    begun = time.perf_counter()
     for i, encoded in enumerate(shown):
+        if i == 1:
+            warn_if_long(
+                f"{run.label}: {run.kept - 1} more pairs",
+                run.kept - 1,
+                time.perf_counter() - begun,
+                "Fewer samples or layers",
+            )
         patched = _interchange(task, encoded)
         found = patched.run(encoded.counterfactual, cells)
         shape = counts.classes.shape[1:]

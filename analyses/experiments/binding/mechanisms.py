@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.errors import InputError
+from mlxray.errors import InputError, LoadError, nearest
 
 from ...patching.sweep import DEFAULT_BUDGET
 from .library import SCHEMAS
@@ -21,7 +21,7 @@ def binding_mechanisms(
     model: InterpretableModel,
     schema: str | BindingSchema = "has",
     target: str | None = None,
-    entities: int = 5,
+    entities: int | None = None,
     samples: int = 120,
     *,
     compare: Sequence[str | BindingSchema | InterpretableModel] = (),
@@ -53,7 +53,8 @@ def binding_mechanisms(
         model: The model.
         schema: Name of a built-in task, path of a ``.json`` file, or a `BindingSchema`.
         target: Role that is asked for; the schema's first question if left out.
-        entities: Facts in a prompt, at least 4.
+        entities: Facts in a prompt, at least 4; None for 5, or 4 where the model has too few of
+            the task's words as single tokens.
         samples: Pairs of prompts to draw. Those that the unpatched model answers wrongly, base or
             counterfactual, are left out and counted.
         compare: More models or tasks, each run beside the first: a task's name or schema runs on
@@ -113,7 +114,15 @@ def _compared(
         return model, other
     if other in SCHEMAS or other.endswith(".json"):
         return model, find_schema(other, SCHEMAS)
-    return InterpretableModel(other), schema
+    try:
+        return InterpretableModel(other), schema
+    except LoadError as error:
+        if "/" in other:
+            raise
+        raise InputError(
+            f"compare: {other!r} is no task and no model. {nearest(other, SCHEMAS)} As a model: "
+            f"{error}"
+        ) from error
 
 
 @hookimpl

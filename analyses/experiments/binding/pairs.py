@@ -60,6 +60,11 @@ class Pair:
         return self.positional, self.lexical, self.reflexive
 
 
+def room(known: Sequence[str], role: str, target: str) -> int:
+    """How many groups the words of a role are enough for."""
+    return len(set(known)) - (role == target)
+
+
 def draw_pairs(
     schema: BindingSchema,
     target: str,
@@ -95,10 +100,12 @@ def draw_pairs(
         needed = entities + (role == target)
         if len(set(known)) < needed:
             spare = ", one of them for the control" if role == target else ""
+            most = room(known, role, target)
+            fewer = f"entities={most} or fewer, or " if most >= FEWEST else ""
             raise InputError(
                 f"{entities} groups need {needed} different words for {role!r}{spare}; "
-                f"{len(set(known))} remain without those that are several tokens. Pass fewer "
-                "entities, or a schema with words that the model has as tokens."
+                f"{len(set(known))} remain without those that are several tokens. Pass {fewer}"
+                "a schema with words that the model has as tokens."
             )
     places = list(range(entities)) if queried is None else list(queried)
     if not places or any(not 0 <= p < entities for p in places):

@@ -13,9 +13,12 @@ from mlxray.errors import AnalysisError, InputError
 
 from .encoding import EncodedPair, encode_pairs, usable_words
 from .interchange import last_tokens
-from .pairs import draw_pairs
+from .pairs import FEWEST, draw_pairs, room
 from .run_result import BindingRun
 from .schemas import BindingSchema
+
+#: Facts in a prompt where the words are enough.
+USUAL = 5
 
 Exact = Literal["batched", "naive"]
 
@@ -25,7 +28,7 @@ class Settings:
     """What one run of the experiment is asked for; see `binding_mechanisms`."""
 
     target: str | None
-    entities: int
+    entities: int | None
     samples: int
     layers: Sequence[int] | None
     positions: Sequence[int] | None
@@ -67,9 +70,14 @@ def prepare(model: InterpretableModel, schema: BindingSchema, settings: Settings
     """
     target = schema.target(settings.target)
     words = usable_words(model, schema)
+    entities = settings.entities
+    if entities is None:
+        entities = max(
+            FEWEST, min(USUAL, *(room(known, role, target) for role, known in words.items()))
+        )
     layers = model.layer_indices(settings.layers)
     heads = _heads(model, layers) if settings.causal else 0
-    drawn = _draw(model, schema, target, words, settings)
+    drawn = _draw(model, schema, target, words, entities, settings)
     positions = _from_the_end(drawn, settings.positions)
     base = _right(model, [(e.base, e.candidates[e.pair.asked]) for e in drawn])
     changed = _right(model, [(e.counterfactual, e.candidates[e.pair.reflexive]) for e in drawn])
@@ -90,7 +98,7 @@ def prepare(model: InterpretableModel, schema: BindingSchema, settings: Settings
         model=model.name,
         schema=schema.name,
         target=target,
-        entities=settings.entities,
+        entities=entities,
         words={role: len(known) for role, known in words.items()},
         example=(pairs[0].pair.base, pairs[0].pair.counterfactual),
         drawn=len(drawn),
@@ -109,6 +117,7 @@ def _draw(
     schema: BindingSchema,
     target: str,
     words: dict[str, tuple[str, ...]],
+    entities: int,
     settings: Settings,
 ) -> list[EncodedPair]:
     try:
@@ -116,7 +125,7 @@ def _draw(
             schema,
             target,
             words,
-            entities=settings.entities,
+            entities=entities,
             samples=settings.samples,
             seed=settings.seed,
             queried=settings.queried,

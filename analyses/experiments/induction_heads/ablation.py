@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
@@ -16,6 +17,7 @@ from mlxray.tokens import Batch
 
 from ...patching.patches import Cell, Patch
 from ...patching.sweep import Sweep
+from ...patience import warn_if_long
 from .result import MATCHING, HeadAblation, InductionResult
 
 Head = tuple[int, int]
@@ -73,6 +75,7 @@ def ablated_losses(
     activations = {address: kept[address] for address in addresses} if ways else {}
     own: list[mx.array] = []
     found: dict[str, list[mx.array]] = {way: [] for way in ways}
+    begun = time.perf_counter()
     total = len(batch.lengths) * len(ways) * len(cells)
     silent = not (verbose and total)
     with tqdm(total=total, desc="switching heads off", unit="run", disable=silent) as bar:
@@ -85,6 +88,13 @@ def ablated_losses(
             if not (silent or sample):
                 times = f"{counted(len(batch.lengths), 'sample')} × {counted(len(ways), 'way')}"
                 bar.write(f"{times}, each: {sweep.plan(cells)}")
+            if sample == 1 and ways:
+                warn_if_long(
+                    f"{len(batch.lengths) - 1} more samples of the ablations",
+                    len(batch.lengths) - 1,
+                    time.perf_counter() - begun,
+                    "Fewer samples or draws, or a smaller top_k,",
+                )
             for way in ways:
                 values = _values(activations, way, sample)
                 losses = mx.zeros((len(cells), length - 1))

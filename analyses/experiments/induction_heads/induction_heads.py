@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -61,7 +62,8 @@ def induction_heads(
         tokens: Ids to draw from; None for the whole vocabulary but special tokens.
         layers: Layers to look at; None for all that have attention.
         threshold: A head is an induction head if its prefix-matching score is above it.
-        top_k: How many of the best heads are switched off; None for those above `threshold`.
+        top_k: How many of the best heads are switched off; None for those above `threshold`,
+            at most half of all.
         ablation: What takes the place of a head's ``z``: zeros, its mean over all samples and
             positions, or that of another sample.
         draws: How often as many other heads are drawn.
@@ -161,6 +163,13 @@ def _best(result: InductionResult, top_k: int | None) -> list[Head]:
         raise InputError(f"top_k={top_k}: switch off at least one head.")
     ranked = result.heads(MATCHING)
     chosen = result.induction_heads if top_k is None else ranked[:top_k]
+    if top_k is None and 2 * len(chosen) > len(ranked):
+        warnings.warn(
+            f"{len(chosen)} of {len(ranked)} heads are above the threshold; only the best "
+            f"{len(ranked) // 2} are switched off, since as many others are compared with.",
+            stacklevel=4,
+        )
+        chosen = chosen[: len(ranked) // 2]
     if 2 * len(chosen) > len(ranked):
         raise InputError(
             f"{len(chosen)} of {len(ranked)} heads would be switched off, and as many others are "

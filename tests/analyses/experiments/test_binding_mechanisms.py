@@ -446,6 +446,7 @@ def test_too_few_cases_for_a_mixture_are_said(pocket):
         ({"positions": []}, InputError, "count from the end"),
         ({"exact": "fast"}, InputError, "no exact 'fast'"),
         ({"compare": [3]}, InputError, "compare is a list of .*at 0: 3"),
+        ({"compare": ["romm"]}, InputError, "'romm' is no task and no model. Did you mean 'room'"),
         ({"compare": "room"}, InputError, r"compare is a list: write compare=\['room'\]"),
         ({"compare": SCHEMAS["room"]}, InputError, "compare is a list"),
         ({"entities": 5.5}, InputError, "entities is an integer; got 5.5"),

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
-from .seams.edits import Call, Edit
-
-if TYPE_CHECKING:
-    from .points.sites import Site
-    from .run.run import Run
+from ..seams.edits import Call, Edit
+from .sites import Plan, Site
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,13 @@ class HeadSite:
     def inputs(self) -> tuple[str, ...]:
         return self.whole.inputs
 
-    def plan_watch(self, run: Run) -> None:
+    def plan_watch(self, run: Plan) -> None:
         self.whole.plan_watch(run)
 
-    def plan_edit(self, run: Run, edit: Edit) -> None:
+    def plan_edit(self, run: Plan, edit: Edit) -> None:
         self.whole.plan_edit(run, _HeadEdit(edit, self.head))
 
-    def read(self, run: Run) -> Any:
+    def read(self, run: Plan) -> Any:
         return self.whole.read(run)[:, self.head]
 
 
