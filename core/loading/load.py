@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import reprlib
@@ -63,12 +62,9 @@ def load(
     shards = _check_folder(folder, trust_remote_code)
     from mlx_lm.utils import load_model, load_tokenizer
 
-    # Older versions of mlx-lm run a checkpoint's code without asking; `_check_folder` asked.
-    known = inspect.signature(load_model).parameters
-    trust = {"trust_remote_code": trust_remote_code} if "trust_remote_code" in known else {}
     with checkpoint.folder_of(folder, shards) as place:
         try:
-            model, config = load_model(place, **trust)
+            model, config = load_model(place, trust_remote_code=trust_remote_code)
         except MemoryError:
             raise
         except Exception as error:

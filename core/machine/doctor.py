@@ -9,6 +9,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -61,10 +62,12 @@ class Examination:
 
 
 def examine() -> Examination:
-    """Look at the machine; takes about half a second, most of it for the speed."""
+    """Look at the machine; takes about a second, for its speed and for what it computes."""
     blas = preload()
     backend = current_backend()
     gflops = measure_gflops()
+    from ..kernels import wrong_kernels
+
     return Examination(
         device=_device(),
         backend=backend,
@@ -75,7 +78,7 @@ def examine() -> Examination:
         python=platform.python_version(),
         platform=platform.platform(),
         versions={name: _version(name) for name in PACKAGES},
-        advice=advise(backend, blas, gflops, installed_backends()),
+        advice=advise(backend, blas, gflops, installed_backends(), wrong_kernels()),
     )
 
 
@@ -121,7 +124,11 @@ def installed_backends() -> dict[str, str | None]:
 
 
 def advise(
-    backend: Backend, blas: BlasReport, gflops: float, installed: dict[str, str | None]
+    backend: Backend,
+    blas: BlasReport,
+    gflops: float,
+    installed: dict[str, str | None],
+    wrong: Sequence[str] = (),
 ) -> list[str]:
     """One line for each thing that can be mended.
 
@@ -130,8 +137,9 @@ def advise(
         blas: as `preload` reports it.
         gflops: as `measure_gflops` measures it.
         installed: as `installed_backends` lists it.
+        wrong: as `kernels.wrong_kernels` finds it.
     """
-    advice = []
+    advice = [f"MLX computes {what} wrong here: pip install --upgrade mlx mlx-lm" for what in wrong]
     if len(installed) > 1:
         names = " and ".join(installed)
         advice.append(

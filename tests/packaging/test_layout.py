@@ -2,17 +2,12 @@
 
 import ast
 import importlib.util
-import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import mlxray
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -4,15 +4,11 @@ import configparser
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -79,10 +75,11 @@ def test_entry_points_are_those_of_pyproject(wheel: Path):
 def test_metadata(wheel: Path):
     lines = _metadata(wheel, "METADATA").splitlines()
     assert "License-Expression: MIT" in lines
-    assert "Requires-Python: >=3.10" in lines
+    assert "Requires-Python: >=3.11" in lines
     extras = {line.split(": ")[1] for line in lines if line.startswith("Provides-Extra")}
-    assert extras >= {"cpu", "cuda12", "cuda13", "web", "test", "docs"}
+    assert extras >= {"cpu", "cuda12", "cuda13", "circuitsvis", "web", "test", "docs"}
     required = [line for line in lines if line.startswith("Requires-Dist") and "extra" not in line]
+    assert "Requires-Dist: mlx>=0.32.2" in required
     assert not [line for line in required if "mlx-cpu" in line or "mlx-cuda" in line]
     assert "MIT License" in _metadata(wheel, "licenses/LICENSE")
 

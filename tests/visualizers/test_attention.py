@@ -203,10 +203,10 @@ def circuitsvis(monkeypatch):
     return calls
 
 
-def test_circuitsviz_draws_one_head(patterns, circuitsvis):
+def test_circuitsvis_draws_one_head(patterns, circuitsvis):
     weights = patterns(3, 5)
     tokens = ["The", "</script>", "<!--", "\n", "$x$"]
-    page = attention_heatmap(weights, tokens, 1, title="<b>", backend="circuitsviz")
+    page = attention_heatmap(weights, tokens, 1, title="<b>", backend="circuitsvis")
     ((kind, labels, attention, options),) = circuitsvis
     assert kind == "pattern"
     np.testing.assert_allclose(attention, weights[1])
@@ -217,10 +217,11 @@ def test_circuitsviz_draws_one_head(patterns, circuitsvis):
     assert "</" not in script and "<!" not in script
     assert page == "<h3>&lt;b&gt;</h3>\n<div>drawn</div>"
     assert page._repr_html_() == page
+    assert attention_heatmap(weights, tokens, 1, title="<b>", backend="circuitsviz") == page
 
 
-def test_circuitsviz_draws_several_heads(attention, circuitsvis):
-    attention.plot(backend="circuitsviz", layers=[4], mask_upper_tri=False)
+def test_circuitsvis_draws_several_heads(attention, circuitsvis):
+    attention.plot(backend="circuitsvis", layers=[4], mask_upper_tri=False)
     ((kind, _, weights, options),) = circuitsvis
     assert kind == "heads"
     np.testing.assert_allclose(weights, np.array(attention.patterns[4]), atol=1e-7)
@@ -228,20 +229,20 @@ def test_circuitsviz_draws_several_heads(attention, circuitsvis):
     assert options["mask_upper_tri"] is False
 
 
-def test_circuitsviz_refuses_what_is_not_square(patterns, circuitsvis):
+def test_circuitsvis_refuses_what_is_not_square(patterns, circuitsvis):
     with pytest.raises(InputError, match="2 queries and 5 keys"):
-        attention_heatmap(patterns(1, 2, 5), TOKENS, backend="circuitsviz")
+        attention_heatmap(patterns(1, 2, 5), TOKENS, backend="circuitsvis")
 
 
 def test_a_missing_package_is_told_with_its_command(patterns, monkeypatch):
     monkeypatch.setitem(sys.modules, "circuitsvis", None)
     with pytest.raises(PluginError, match="pip install circuitsvis") as caught:
-        attention_heatmap(patterns(1, 5), TOKENS, backend="circuitsviz")
+        attention_heatmap(patterns(1, 5), TOKENS, backend="circuitsvis")
     assert isinstance(caught.value.__cause__, ImportError)
 
 
 def test_auto_takes_the_first_that_is_installed(patterns, circuitsvis, monkeypatch):
-    assert list(BACKENDS) == ["circuitsviz", "plotly", "matplotlib"]
+    assert list(BACKENDS) == ["circuitsvis", "plotly", "matplotlib"]
 
     def kind():
         return type(attention_heatmap(patterns(1, 5), TOKENS, backend="auto")).__name__

@@ -120,5 +120,5 @@ def test_every_type_of_result_has_both_backends():
         having.setdefault(item.result.__name__, set()).add(item.backend)
     for name in ("LensResult", "HeadScoresResult", "PatchingResult"):
         assert having[name] >= {"matplotlib", "plotly"}
-    assert having["AttentionResult"] >= {"matplotlib", "plotly", "circuitsviz"}
+    assert having["AttentionResult"] >= {"matplotlib", "plotly", "circuitsvis"}
     assert having["TableResult"] >= {"matplotlib", "plotly", "html"}

@@ -12,7 +12,7 @@ class AttentionVisualizationConfig:
     Attributes:
         colorscale: Colour map of the weights, 0 to 1.
         mask_upper_tri: Leave out the future, to which causal attention cannot look.
-        backend: ``"matplotlib"``, ``"plotly"``, ``"circuitsviz"``; ``"auto"`` takes circuitsviz,
+        backend: ``"matplotlib"``, ``"plotly"``, ``"circuitsvis"``; ``"auto"`` takes circuitsvis,
             then plotly, then matplotlib, whichever is installed.
         figsize: Width and height in inches, of the whole picture.
         show_colorbar: Whether to show what the colours mean.

@@ -10,21 +10,25 @@ from mlxray.errors import InputError, PluginError, nearest
 from .config import AttentionVisualizationConfig
 from .panels import Panels
 
-#: Backend → the package that it needs, in the order in which "auto" tries them.
-BACKENDS = {"circuitsviz": "circuitsvis", "plotly": "plotly", "matplotlib": "matplotlib"}
+#: Backends, called as the packages that they need, in the order in which "auto" tries them.
+BACKENDS = ("circuitsvis", "plotly", "matplotlib")
+
+#: Other spellings that are accepted.
+ALIASES = {"circuitsviz": "circuitsvis"}
 
 
 def draw_panels(panels: Panels, config: AttentionVisualizationConfig) -> Any:
     """Draw with the backend that `config` names.
 
     Returns:
-        A matplotlib or plotly figure, or HTML for circuitsviz.
+        A matplotlib or plotly figure, or HTML for circuitsvis.
 
     Raises:
         InputError: if there is no such backend.
         PluginError: if its package is not installed.
     """
     name = _first_installed() if config.backend == "auto" else config.backend
+    name = ALIASES.get(name, name)
     if name not in BACKENDS:
         raise InputError(f"there is no backend {name!r}. {nearest(str(name), ['auto', *BACKENDS])}")
     _require(name)
@@ -32,9 +36,9 @@ def draw_panels(panels: Panels, config: AttentionVisualizationConfig) -> Any:
 
 
 def _first_installed() -> str:
-    for name, package in BACKENDS.items():
+    for name in BACKENDS:
         try:
-            import_module(package)
+            import_module(name)
         except ImportError:
             continue
         return name
@@ -42,13 +46,12 @@ def _first_installed() -> str:
 
 
 def _require(name: str) -> None:
-    package = BACKENDS[name]
     try:
-        import_module(package)
+        import_module(name)
     except ImportError as error:
         raise PluginError(
             f"backend {name!r} needs a package that cannot be imported ({error}): "
-            f"`pip install {package}`, or choose another backend: "
+            f"`pip install {name}`, or choose another backend: "
             + ", ".join(repr(other) for other in BACKENDS if other != name)
             + "."
         ) from error

@@ -33,7 +33,7 @@ def attention_from_trace(
         config: Colours, backend, size.
 
     Returns:
-        The backend's figure; HTML for circuitsviz.
+        The backend's figure; HTML for circuitsvis.
 
     Raises:
         InputError: if several heads are asked of mode ``"single"``, or something does not fit.

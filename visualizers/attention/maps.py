@@ -38,12 +38,12 @@ def attention_heatmap(
         head_idx: Which head.
         title: ``Head N`` if left out.
         colorscale: Colour map of the weights, 0 to 1.
-        backend: ``"matplotlib"``, ``"plotly"``, ``"circuitsviz"`` or ``"auto"``.
+        backend: ``"matplotlib"``, ``"plotly"``, ``"circuitsvis"`` or ``"auto"``.
         mask_upper_tri: Leave out the future, to which causal attention cannot look.
         figsize: Width and height in inches.
 
     Returns:
-        The backend's figure; HTML for circuitsviz.
+        The backend's figure; HTML for circuitsvis.
 
     Raises:
         InputError: if shapes, head or backend do not fit; the message says what does.
@@ -190,8 +190,8 @@ def attention_plotly(
     )
 
 
-@visualizer(AttentionResult, backend="circuitsviz")
-def attention_circuitsviz(
+@visualizer(AttentionResult, backend="circuitsvis")
+def attention_circuitsvis(
     result: AttentionResult,
     *,
     layers: list[int] | None = None,
@@ -203,7 +203,7 @@ def attention_circuitsviz(
 ) -> Any:
     """Draw attention patterns with CircuitsVis, as HTML; arguments as with matplotlib."""
     config = AttentionVisualizationConfig(
-        colorscale=colorscale, mask_upper_tri=mask_upper_tri, backend="circuitsviz"
+        colorscale=colorscale, mask_upper_tri=mask_upper_tri, backend="circuitsvis"
     )
     return _draw(
         result,
@@ -219,4 +219,4 @@ def attention_circuitsviz(
 @hookimpl
 def mlxray_visualizers() -> list[Visualizer]:
     """Heat maps of attention."""
-    return [attention_matplotlib, attention_plotly, attention_circuitsviz]
+    return [attention_matplotlib, attention_plotly, attention_circuitsvis]

@@ -24,7 +24,7 @@ def draw(panels: Panels, config: AttentionVisualizationConfig) -> HtmlPicture:
     queries, keys = panels.shape
     if queries != keys:
         raise InputError(
-            f"circuitsviz draws square patterns; these have {queries} queries and {keys} keys. "
+            f"circuitsvis draws square patterns; these have {queries} queries and {keys} keys. "
             'Use backend="matplotlib" or "plotly".'
         )
     tokens = [_inert(token_label(token)) for token in panels.tokens]
