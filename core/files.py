@@ -72,19 +72,18 @@ def read_file(path: Path, max_bytes: int, error: type[MlxrayError] = LoadError) 
         raise error(f"{str(path)!r} cannot be read: {_reason(reason)}.") from reason
 
 
-def read_json(path: Path, max_bytes: int = MAX_JSON) -> Any:
+def read_json(path: Path, max_bytes: int = MAX_JSON, error: type[MlxrayError] = LoadError) -> Any:
     """The value that a JSON file in UTF-8 holds.
 
     Raises:
-        LoadError: as `read_file`; also if it is not JSON.
+        LoadError: (or `error`) as `read_file`; also if it is not JSON.
     """
+    content = read_file(path, max_bytes, error)
     try:
-        return json.loads(read_file(path, max_bytes).decode("utf-8"))
-    except LoadError:
-        raise
+        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as reason:
-        kind = type(reason).__name__
-        raise LoadError(f"{str(path)!r} cannot be read: {kind}: {str(reason)[:200]}.") from reason
+        said = f"{type(reason).__name__}: {str(reason)[:200]}"
+        raise error(f"{str(path)!r} cannot be read as JSON: {said}.") from reason
 
 
 def is_number(value: Any) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import read_json
 
 #: One entry of a conversation: ``{"role": "user", "content": "Hello"}``.
 Message = Mapping[str, Any]
@@ -40,14 +40,7 @@ def read_messages(conversation: Messages) -> list[dict[str, Any]]:
 
 
 def _from_file(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the conversation {str(path)!r}: {error}") from error
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is not JSON: {error}") from error
+    found = read_json(path.expanduser(), error=InputError)
     return found.get("messages") if isinstance(found, dict) else found
 
 

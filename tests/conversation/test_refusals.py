@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_files_of_messages(tmp_path: Path):
         good.write_text(json.dumps(content), encoding="utf-8")
         assert read_messages(good) == read_messages(str(good)) == messages
     for text, named in (
-        ("[", "not JSON"),
+        ("[", "cannot be read as JSON"),
         ("{}", "list"),
         ('"hello"', "list"),
         ("[" * 10**5, "JSON"),
@@ -143,8 +144,11 @@ def test_files_of_messages(tmp_path: Path):
         good.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=named):
             read_messages(good)
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="there is no file"):
         read_messages(tmp_path / "none.json")
     good.write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot be read as JSON"):
         read_messages(good)
+    os.mkfifo(tmp_path / "pipe.json")  # which would be waited for
+    with pytest.raises(InputError, match="it is a pipe"):
+        read_messages(tmp_path / "pipe.json")

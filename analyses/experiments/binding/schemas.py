@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from string import Formatter
 from typing import Any
 
 from mlxray.errors import InputError, nearest
+from mlxray.files import read_json
 
-#: A file with more characters than this is no schema.
+#: A file of more bytes than this is no schema.
 _LONGEST = 1_000_000
 
 
@@ -119,11 +119,7 @@ def read_schema(path: Path) -> BindingSchema:
     Raises:
         InputError: if it cannot be read, or is no schema.
     """
-    try:
-        text = path.read_text("utf-8")
-        found: Any = json.loads(text) if len(text) <= _LONGEST else None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the schema {str(path)!r}: {error}") from error
+    found: Any = read_json(path, _LONGEST, InputError)
     fields = BindingSchema.__dataclass_fields__
     if not isinstance(found, dict) or not set(found) <= set(fields):
         raise InputError(f"{str(path)!r} is no schema: an object with {', '.join(fields)}.")
