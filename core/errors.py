@@ -35,6 +35,10 @@ class InputError(MlxrayError, ValueError):
     """The input cannot be run: empty, out of the vocabulary, of an unknown kind."""
 
 
+class IndexOutside(InputError, IndexError):
+    """An index is outside the axis that it selects from."""
+
+
 class TokenizerMissing(InputError):
     """Text was given to a model that was wrapped without a tokenizer."""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from typing import Any, overload
+from weakref import ref
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..arguments import whole_number
+from ..arrays import held
 from ..errors import TraceError
-from .trace import current_trace, in_code
+from ..indices import checked_index
+from .trace import Trace, current_trace, in_code, open_trace
 from .wrapped import WrappedModel
 
 
@@ -28,6 +31,9 @@ class _Operand(mx.array):
 class OutputProxy:
     """The output (or the input) of one module in the open trace.
 
+    It belongs to the trace in whose block it was taken from its module, and has no value in another
+    one; taken outside of any block, it means the activation of whichever trace is open.
+
     ``.save()`` returns the array and keeps it; arithmetic, comparison, indexing, methods of arrays
     and element-wise MLX functions work on the value (other functions take ``.value``); assigning
     to the proxy's place, or to a part of it, edits the run.
@@ -37,20 +43,25 @@ class OutputProxy:
         object.__setattr__(self, "_model", model)
         object.__setattr__(self, "_address", address)
         object.__setattr__(self, "_name", name)
+        trace = open_trace(model)
+        object.__setattr__(self, "_trace", None if trace is None else ref(trace))
 
     _model: WrappedModel
     _address: str
     _name: str
+    _trace: ref[Trace] | None
+
+    def _current(self) -> Trace:
+        return current_trace(self._model, self._name, self._trace)
 
     @property
     def value(self) -> Any:
         """The activation, lazy."""
-        return current_trace(self._model, self._name).read(self._address)
+        return self._current().read(self._address)
 
     def save(self, name: str | None = None) -> Any:
         """Keep the activation past the block and return it."""
-        trace = current_trace(self._model, self._name)
-        return trace.save(self._address, name or self._name)
+        return self._current().save(self._address, name or self._name)
 
     @property
     def __mlx_array__(self) -> _Operand:
@@ -71,17 +82,20 @@ class OutputProxy:
         )
 
     def __getitem__(self, index: Any) -> Any:
-        return self.value[index]
+        value, index = self.value, _plain(index)
+        if isinstance(value, mx.array):
+            index = checked_index(index, value.shape, in_code(self._name))
+        return value[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        part = value.value if isinstance(value, OutputProxy) else value
+        part, name, index = _plain(value), in_code(self._name), _plain(index)
 
         def put(activation: mx.array) -> mx.array:
             new = mx.array(activation)
-            new[index] = part
+            new[checked_index(index, activation.shape, name)] = part
             return new
 
-        current_trace(self._model, self._name).edit(self._address, put)
+        self._current().edit(self._address, put)
 
     def __len__(self) -> int:
         return len(self.value)
@@ -91,6 +105,19 @@ class OutputProxy:
 
     def __repr__(self) -> str:
         return f"<activation {self._name}>"
+
+
+def _plain(value: Any) -> Any:
+    """The values of activations, and arrays that stay as they are now; in tuples and lists too."""
+    if isinstance(value, OutputProxy):
+        return value.value
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, list):
+        return list(map(_plain, value))
+    if type(value).__module__ == "numpy":  # not imported for this: it takes long
+        return value.copy()
+    return held(value)
 
 
 def _delegate(name: str, fn: Callable[..., Any], *, reflected: bool = False) -> None:
@@ -146,7 +173,7 @@ class ModuleProxy:
             )
         proxy = self._proxy(name)
         change = value.value if isinstance(value, OutputProxy) else value
-        current_trace(self._model, proxy._name).edit(proxy._address, change)
+        proxy._current().edit(proxy._address, change)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -31,17 +31,36 @@ def in_code(name: str) -> str:
     return re.sub(r"\.(\d+)", r"[\1]", f"model.{name}")
 
 
-def current_trace(model: WrappedModel, name: str) -> Trace:
-    """The innermost open trace of `model` in this thread.
-
-    Raises:
-        TraceError: if there is none; `name` is the activation that was asked for.
-    """
+def open_trace(model: WrappedModel) -> Trace | None:
+    """The innermost open trace of `model` in this thread."""
     for opened in reversed(_open.get()):
         trace = opened()
         if trace is not None and trace.model is model:
             return trace
+    return None
+
+
+def current_trace(model: WrappedModel, name: str, owner: ref[Trace] | None = None) -> Trace:
+    """The trace that an activation belongs to: `owner`, or the innermost open one of `model`.
+
+    Raises:
+        TraceError: if it is not open in this thread; `name` is the activation that was asked for.
+    """
     what = in_code(name)
+    if owner is None:
+        trace = open_trace(model)
+    else:
+        trace = owner() if owner in _open.get() else None
+        if trace is None and open_trace(model) is not None:
+            raise TraceError(
+                f"this {what} was taken in another trace, which is over, and was not saved there. "
+                "Save it in its own block and use what that returns:\n"
+                "    with model.trace(prompt):\n"
+                f"        value = {what}.save()\n"
+                f"Or write {what} again for the activation of this trace."
+            )
+    if trace is not None:
+        return trace
     raise TraceError(
         f"{what} exists only during a run. Write:\n"
         "    with model.trace(prompt):\n"
