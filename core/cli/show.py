@@ -55,7 +55,10 @@ def check_drawable(result: type[Result], save: Path | None) -> None:
 
 def run_analysis(analysis: Analysis[..., Any], model: str, /, *words: Any, **values: Any) -> Any:
     """Load the model of that name and run the analysis on it, stdout being kept for results."""
-    loaded = load(model)
+    from ..pocket.light import alone
+
+    with alone():
+        loaded = load(model)
     with working():
         return analysis(loaded, *words, **values)
 

@@ -58,6 +58,12 @@ def load(
     Raises:
         LoadError: if it cannot be found, reached or read.
     """
+    if source == "pocket" and lora_path is None:
+        from ..pocket.light import load as load_light
+
+        light = load_light()
+        if light is not None:
+            return light
     folder = _folder(source, trust_remote_code)
     shards = _check_folder(folder, trust_remote_code)
     from mlx_lm.utils import load_model, load_tokenizer
