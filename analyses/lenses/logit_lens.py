@@ -12,7 +12,7 @@ from mlxray.run.tail import Norm
 
 from ..prompts import one_prompt
 from .lens_result import LensResult
-from .readout import read_out
+from .readout import read_out, watched
 
 #: Points as wide as the residual stream.
 READABLE = [p.name for p in POINTS.values() if p.per_layer and p.axes == "B S D"]
@@ -72,7 +72,7 @@ def logit_lens(
     batch, tokens = one_prompt(model, text)
     result = read_out(
         model,
-        model.watch(batch, name, layers),
+        watched(model, batch, name, layers),
         tokens,
         point=name,
         top_k=top_k,

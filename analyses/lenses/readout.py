@@ -11,12 +11,15 @@ from mlxray import InterpretableModel
 from mlxray.arguments import whole_number
 from mlxray.arrays import nested
 from mlxray.errors import AnalysisError, InputError
-from mlxray.run.tail import Norm
+from mlxray.run.run import Run
+from mlxray.run.tail import Norm, Tail
+from mlxray.tokens import Batch
+from mlxray.top_k import top_k as largest
 
 from ..prompts import token_texts
 from .lens_result import LensResult, Prediction
 
-#: Logits that exist at one time: 64 MiB of float32.
+#: Logits of one part, of which two exist at one time: 64 MiB of float32 each.
 LOGITS_AT_ONCE = 1 << 24
 
 #: Ids, logits and probabilities of a position's best tokens.
@@ -38,15 +41,28 @@ def top_tokens(logits: mx.array, top_k: int) -> tuple[mx.array, mx.array, mx.arr
     Returns:
         Token ids, logits and probabilities (float32), each (…, top_k), best first.
     """
-    ids = mx.argpartition(-logits, kth=top_k - 1, axis=-1)[..., :top_k]
-    # Sorted by id first, so that the sort by logit, which is stable, keeps that order.
-    ids = mx.sort(ids, axis=-1)
-    values = mx.take_along_axis(logits, ids, axis=-1)
-    order = mx.argsort(-values, axis=-1)
-    ids = mx.take_along_axis(ids, order, axis=-1)
-    scores = mx.take_along_axis(values, order, axis=-1).astype(mx.float32)
+    ids, values = largest(logits, top_k)
+    scores = values.astype(mx.float32)
     total = mx.logsumexp(logits.astype(mx.float32), axis=-1, keepdims=True)
     return ids, scores, mx.exp(scores - total)
+
+
+def watched(
+    model: InterpretableModel, batch: Batch, point: str, layers: Sequence[int] | None
+) -> dict[int, mx.array]:
+    """As `InterpretableModel.watch`, while the device still works on it: not evaluated to the end.
+
+    Raises:
+        PointAbsent: if a layer does not have the point.
+        InputError: if `layers` is empty.
+    """
+    wanted = model.layer_indices(layers)
+    run = Run(model.layout, watch=[(point, layer) for layer in wanted])
+    run.execute(batch.ids)
+    found = {layer: run.read((point, layer)) for layer in wanted}
+    run.forget()
+    mx.async_eval(found)
+    return found
 
 
 def read_out(
@@ -80,17 +96,28 @@ def read_out(
     positions = chosen_positions(position, len(tokens))
     layers = list(residuals)
 
-    def finish(rows: mx.array) -> mx.array:
-        return model.finish_from(rows, final_norm=final_norm, skip_norm=skip_norm)
-
+    finish = Tail(model.layout, final_norm=final_norm, skip_norm=skip_norm)
     vocabulary = finish(residuals[layers[0]][:, :1]).shape[-1]
     if not 1 <= top_k <= vocabulary:
         raise InputError(f"top_k is between 1 and {vocabulary}, the vocabulary; got {top_k}.")
-    found: dict[int, list[TopRow]] = {i: [] for i in layers}
-    for together, _, logits in in_parts(residuals, positions, vocabulary, finish):
-        parts = [nested(part) for part in top_tokens(logits, top_k)]
-        for layer, *rows in zip(together, *parts, strict=True):
-            found[layer] += list(zip(*rows, strict=True))
+    parts: list[tuple[mx.array, mx.array, mx.array]] = []
+    for _, _, logits in in_parts(residuals, positions, vocabulary, finish):
+        part = top_tokens(logits, top_k)
+        del logits
+        mx.async_eval(part)
+        # The device always has a part to work on, and never more than two.
+        mx.eval(parts[-1:])
+        parts.append(part)
+    # Parts follow one another: all positions of one layer before those of the next.
+    ids, scores, chances = (
+        nested(mx.concatenate([x.reshape(-1, top_k) for x in each]))
+        for each in zip(*parts, strict=True)
+    )
+    rows = list(zip(ids, scores, chances, strict=True))
+    count = len(positions)
+    found: dict[int, list[TopRow]] = {
+        layer: rows[i * count : (i + 1) * count] for i, layer in enumerate(layers)
+    }
     check_numbers(found, positions)
     named = Names(model)
     return LensResult(

@@ -13,7 +13,7 @@ from mlxray.run.tail import Norm
 from ..prompts import one_prompt
 from .lens_result import LensResult
 from .logit_lens import show
-from .readout import read_out
+from .readout import read_out, watched
 from .training import train_tuned_lens
 from .tuned_lens_result import TunedLens
 
@@ -56,7 +56,7 @@ def tuned_lens(
         raise InputError(f"tuned_lens is a TunedLens, got {kind}; see model.load_tuned_lens(path).")
     _fits(model, tuned_lens)
     batch, tokens = one_prompt(model, text)
-    residuals = model.watch(batch, "resid_post", layers)
+    residuals = watched(model, batch, "resid_post", layers)
     result = read_out(
         model,
         {layer: tuned_lens(residual, layer) for layer, residual in residuals.items()},

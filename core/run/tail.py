@@ -22,6 +22,62 @@ from .run import Run
 Norm = Callable[[mx.array], mx.array]
 
 
+class Tail:
+    """The model's own tail, planned once: called with a residual stream it gives the logits.
+
+    Args:
+        layout: The model.
+        final_norm: Called in place of the final norm.
+        skip_norm: Leave the final norm out, where the model has one.
+
+    Raises:
+        PointAbsent: if the norm is to be replaced and the model has none, or if the model's tail
+            reads more than the last block's residual stream.
+    """
+
+    def __init__(
+        self, layout: Layout, *, final_norm: Norm | None = None, skip_norm: bool = False
+    ) -> None:
+        departures = layout.roles(layout.n_layers - 1).departures
+        if "lens" in departures:
+            raise PointAbsent("lens", departures["lens"])
+        self._residual: mx.array | None = None
+        self._run = run = Run(layout)
+        last = layout.n_layers - 1
+        for layer in range(last):
+            position = layout.roles(layer).stream
+            run.skip(layout.block(layer), partial(first_argument, position=position))
+        run.skip(layout.block(last), lambda call: self._residual)
+        has_norm = layout.adapter.final_norm in layout.modules
+        if final_norm is not None or (skip_norm and has_norm):
+            layout.site("final_norm")
+
+            def replaced(call: Call) -> Any:
+                value = first_argument(call)
+                # Outside of this run, in which the model's own norm would be replaced by itself.
+                with active(None):
+                    return value if final_norm is None else final_norm(value)
+
+            run.skip(layout.adapter.final_norm, replaced)
+
+    def __call__(self, residual: mx.array) -> mx.array:
+        """Logits (B, S, V), lazy, of a residual stream (B, S, D), of any rows and positions.
+
+        Raises:
+            InputError: if `residual` has another number of axes.
+        """
+        if residual.ndim != 3:
+            raise InputError(
+                f"a residual stream has shape (batch, tokens, width); got {residual.shape}."
+            )
+        self._run.restart()
+        self._residual = residual
+        try:
+            return _logits(self._run.execute(mx.zeros(residual.shape[:2], dtype=mx.int32)))
+        finally:
+            self._residual = None
+
+
 def finish_from(
     layout: Layout,
     residual: mx.array,
@@ -45,31 +101,7 @@ def finish_from(
         PointAbsent: if the norm is to be replaced and the model has none, or if the model's tail
             reads more than the last block's residual stream.
     """
-    departures = layout.roles(layout.n_layers - 1).departures
-    if "lens" in departures:
-        raise PointAbsent("lens", departures["lens"])
-    if residual.ndim != 3:
-        raise InputError(
-            f"a residual stream has shape (batch, tokens, width); got {residual.shape}."
-        )
-    run = Run(layout)
-    last = layout.n_layers - 1
-    for layer in range(last):
-        position = layout.roles(layer).stream
-        run.skip(layout.block(layer), partial(first_argument, position=position))
-    run.skip(layout.block(last), lambda call: residual)
-    has_norm = layout.adapter.final_norm in layout.modules
-    if final_norm is not None or (skip_norm and has_norm):
-        layout.site("final_norm")
-
-        def replaced(call: Call) -> Any:
-            value = first_argument(call)
-            # Outside of this run, in which the model's own norm would be replaced by itself.
-            with active(None):
-                return value if final_norm is None else final_norm(value)
-
-        run.skip(layout.adapter.final_norm, replaced)
-    return _logits(run.execute(mx.zeros(residual.shape[:2], dtype=mx.int32)))
+    return Tail(layout, final_norm=final_norm, skip_norm=skip_norm)(residual)
 
 
 def _logits(output: Any) -> mx.array:

@@ -1,0 +1,66 @@
+"""The largest numbers of each row, without sorting the row."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+
+#: Groups that are smaller than this save nothing over sorting.
+SMALLEST_GROUP = 8
+
+
+def top_k(x: mx.array, k: int) -> tuple[mx.array, mx.array]:
+    """The k largest numbers of each row, best first, equal ones in the order of their indices.
+
+    On a GPU MLX sorts all of a row to partition it, which costs many times what reading it does.
+    Here a row is cut into groups; the k groups with the largest maxima hold the k largest numbers,
+    and only these are sorted.
+
+    Args:
+        x: (…, N) floating-point numbers. NaN counts as minus infinity.
+        k: How many, between 1 and N.
+
+    Returns:
+        Indices (…, k), uint32, and values (…, k) of `x`'s type.
+
+    Raises:
+        ValueError: if `k` is out of range.
+
+    Example:
+        >>> indices, values = top_k(mx.array([[1.0, 5.0, 5.0, 2.0]]), 2)
+        >>> indices.tolist(), values.tolist()
+        ([[1, 2]], [[5.0, 5.0]])
+    """
+    size = x.shape[-1]
+    if not 1 <= k <= size:
+        raise ValueError(f"k is between 1 and {size}, the numbers in a row; got {k}.")
+    known = mx.where(mx.isnan(x), -mx.inf, x)
+    # About as many groups as numbers in the groups that are chosen: the least to sort.
+    group = 1 << round(math.log2(math.sqrt(size / k)))
+    if k == 1:
+        indices = mx.argmax(known, axis=-1, keepdims=True)
+    elif group >= SMALLEST_GROUP:
+        indices = _from_groups(known, k, group)
+    else:
+        indices = mx.argsort(-known, axis=-1)[..., :k]
+    return indices, mx.take_along_axis(x, indices, axis=-1)
+
+
+def _from_groups(x: mx.array, k: int, group: int) -> mx.array:
+    """Indices of the k largest numbers, found among those of the k groups with largest maxima.
+
+    Equal maxima count in the order of the groups, so equal numbers do in the order of indices.
+    """
+    size = x.shape[-1]
+    missing = -size % group
+    if missing:
+        x = mx.pad(x, [*[(0, 0)] * (x.ndim - 1), (0, missing)], constant_values=-mx.inf)
+    grouped = x.reshape(*x.shape[:-1], -1, group)
+    best = mx.argsort(-mx.max(grouped, axis=-1), axis=-1)[..., :k]
+    # In the order of indices, which sorting by value, being stable, keeps.
+    best = mx.sort(best, axis=-1)[..., None]
+    values = mx.take_along_axis(grouped, best, axis=-2).reshape(*x.shape[:-1], -1)
+    indices = (best * group + mx.arange(group, dtype=best.dtype)).reshape(*x.shape[:-1], -1)
+    order = mx.argsort(-values, axis=-1)[..., :k]
+    return mx.take_along_axis(indices, order, axis=-1)
