@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter, Signature
+from typing import Any, ClassVar
 
 import mlx.core as mx
 
@@ -52,22 +54,44 @@ def gradients(
     if not addresses:
         raise InputError("gradients need at least one address.")
     sites = [layout.site(a) for a in addresses]
-
-    def fresh() -> list[Edit]:
-        return [Edit(address, fn, allow_unchanged=True) for address, fn in edits]
-
-    look = Run(layout, watch=[s.key for s in sites], edits=fresh())
+    look = Run(layout, watch=[s.key for s in sites], edits=_edits(edits))
     look.execute(tokens)
     for edit in look.edits:
         edit.settle()
-    probes = {s.key: _probe(s.key, s.read(look)) for s in sites}
+    values = {s.key: s.read(look) for s in sites}
+    number, found, _ = gradients_like(
+        layout, tokens, metric, values, edits=edits, positions=positions
+    )
+    mx.eval(number, found)
+    return number, found
 
-    def value(probes: dict[str, mx.array]) -> mx.array:
-        planted = [
-            Edit(key, lambda a, p=probe: a + p, allow_unchanged=True)
-            for key, probe in probes.items()
-        ]
-        run = Run(layout, edits=[*fresh(), *planted])
+
+def gradients_like(
+    layout: Layout,
+    tokens: mx.array,
+    metric: Scalar,
+    values: Mapping[str, Any],
+    *,
+    edits: Sequence[tuple[str, Callable[..., Any]]] = (),
+    positions: Sequence[int] | None = None,
+    keep: bool = False,
+) -> tuple[mx.array, dict[str, mx.array], dict[str, mx.array]]:
+    """As `gradients`, where activations of the same shapes are known: of a run of other tokens.
+
+    Args:
+        layout, tokens, metric, edits, positions: See `gradients`.
+        values: Canonical address → an array of its activation's shape and type.
+        keep: Keep the activations too.
+
+    Returns:
+        The metric's value, gradients by address, and activations by address if they were to be
+        kept; lazy.
+    """
+    probes = {key: _probe(key, value) for key, value in values.items()}
+
+    def value(probes: dict[str, mx.array]) -> tuple[mx.array, dict[str, mx.array]]:
+        planted = [Edit(key, _Plant(probe), allow_unchanged=True) for key, probe in probes.items()]
+        run = Run(layout, watch=list(probes) if keep else (), edits=[*_edits(edits), *planted])
         if positions is None:
             result = metric(run.execute(tokens))
         else:
@@ -77,11 +101,27 @@ def gradients(
             raise InputError(f"the metric returned {kind}; a gradient needs an MLX array.")
         if result.size != 1:
             raise InputError(f"the metric returned shape {result.shape}; a scalar is needed.")
-        return result.reshape(())
+        return result.reshape(()), run.values()
 
-    number, found = mx.value_and_grad(value)(probes)
-    mx.eval(number, found)
-    return number, found
+    (number, kept), found = mx.value_and_grad(value)(probes)
+    return number, found, kept
+
+
+def _edits(edits: Sequence[tuple[str, Callable[..., Any]]]) -> list[Edit]:
+    return [Edit(address, fn, allow_unchanged=True) for address, fn in edits]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plant:
+    """An edit that adds a probe. Its signature is told, since finding one takes a while."""
+
+    probe: mx.array
+    __signature__: ClassVar[Signature] = Signature(
+        [Parameter("activation", Parameter.POSITIONAL_ONLY)]
+    )
+
+    def __call__(self, activation: mx.array) -> mx.array:
+        return activation + self.probe
 
 
 def _probe(key: str, value: Any) -> mx.array:

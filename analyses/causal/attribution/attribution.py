@@ -85,7 +85,15 @@ def attribution_patching(
         raise InputError("verify_top and verify_random are numbers of places, 0 for none.")
     batches = pair(model, clean, corrupted, unequal)
     wanted = layers_with(model, point, layers)
-    estimates = Estimates(model, batches, {point: wanted}, metric, metric_kwargs, position)
+    estimates = Estimates(
+        model,
+        batches,
+        {point: wanted},
+        metric,
+        metric_kwargs,
+        position,
+        ahead=method == "gradient",
+    )
     if method == "finite_diff":
         cells = estimates.finite_differences(eps, n_projections)[point]
     elif method == "integrated_gradients":
@@ -143,10 +151,12 @@ def attribution_map(
         raise InputError("give at least one component.")
     batches = pair(model, clean, corrupted, unequal)
     wanted = {point: layers_with(model, point, layers) for point in points}
-    estimates = Estimates(model, batches, wanted, metric, metric_kwargs, position)
+    estimates = Estimates(model, batches, wanted, metric, metric_kwargs, position, ahead=True)
+    found = estimates.gradient()
+    mx.eval(found)
     maps = {
         point: _result(cells, wanted[point], point, "gradient", estimates.measure)
-        for point, cells in estimates.gradient().items()
+        for point, cells in found.items()
     }
     ids = batches[1].rows()[0]
     shown = [model.token_to_str(i) if model.tokenizer is not None else str(i) for i in ids]

@@ -8,12 +8,13 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.run.gradients import gradients_like
 from mlxray.run.run import Run
 from mlxray.run.tail import execute_at
 from mlxray.tokens import Batch
 
 from ...patching.grid import one_size
-from ...patching.measure import MetricLike, bind, check_apart, read_positions
+from ...patching.measure import Measure, MetricLike, bind, check_apart, read_positions
 from ...patching.patches import axes
 
 #: Of a numerical integral, or of random directions: more steps tell nothing new.
@@ -31,6 +32,7 @@ class Estimates:
         layers: By point of the vocabulary, the layers to look at.
         metric, metric_kwargs: The metric and its keywords.
         position: Where the logits are measured.
+        ahead: Take the gradient from the corrupted run itself, not from one more run.
 
     Raises:
         InputError: if layers differ in their number of heads.
@@ -49,6 +51,8 @@ class Estimates:
         metric: MetricLike,
         metric_kwargs: Mapping[str, Any] | None,
         position: int,
+        *,
+        ahead: bool = False,
     ) -> None:
         self.model = model
         self.ids = batches[1].ids
@@ -56,19 +60,39 @@ class Estimates:
         self.positions = read_positions(metric, batches[1], position)
         every = [address for addresses in self.addresses.values() for address in addresses]
         run = Run(model.layout, watch=every)
-        both = mx.concatenate([batch.ids for batch in batches])
-        logits = execute_at(run, both, self.positions)
+        # Without the gradient's run, both prompts are rows of one.
+        rows = batches[:1] if ahead else batches
+        ids = mx.concatenate([batch.ids for batch in rows])
+        logits = execute_at(run, ids, self.positions)
         kept = run.values()
         for point, each in layers.items():
             values = [kept[address] for address in self.addresses[point]]
             one_size(point, each, values, axes(point)[0])
         run.forget()
-        run.settle(logits, *kept.values())
-        check_apart(batches, position, logits[0], logits[1], self.positions)
-        self.measure = bind(model, metric, logits[0], logits[1], metric_kwargs)
-        if self.measure.is_share:
-            self.measure.check_gap()
-        self._ways = {a: (kept[a][:1], kept[a][1:]) for a in every}
+        mx.async_eval(logits, kept)
+        self._ahead: dict[str, mx.array] | None = None
+
+        def bound(corrupted: mx.array) -> Measure:
+            check_apart(batches, position, logits[0], corrupted, self.positions)
+            measure = bind(model, metric, logits[0], corrupted, metric_kwargs)
+            if measure.is_share:
+                measure.check_gap()
+            return measure
+
+        if not ahead:
+            self.measure = bound(logits[1])
+            self._ways = {a: (kept[a][:1], kept[a][1:]) for a in every}
+            return
+
+        def scalar(own: mx.array) -> mx.array:
+            # Evaluates the logits, which the backward pass then goes on from.
+            self.measure = bound(mx.stop_gradient(own[0]))
+            return self.measure.scalar(own)
+
+        _, self._ahead, own = gradients_like(
+            model.layout, self.ids, scalar, kept, positions=self.positions, keep=True
+        )
+        self._ways = {a: (kept[a], own[a]) for a in every}
 
     def scalar(self, logits: mx.array) -> mx.array:
         """The metric of (1, P, V) logits, lazy."""
@@ -76,6 +100,8 @@ class Estimates:
 
     def gradient(self, edits: Edits | None = None) -> dict[str, mx.array]:
         """Point → (layers, [heads,] S), all from one backward pass."""
+        if self._ahead is not None and edits is None:
+            return self._cells(self._ahead)
         _, found = self.model.gradients(
             self.ids,
             self.scalar,
