@@ -245,3 +245,36 @@ def test_what_cannot_be_asked():
         attribution_patching(model, CLEAN, CORRUPTED, metric=lambda p, c, k: 1.0)
     with pytest.raises(AddressError, match="nothing at"):
         attribution_patching(small_gpt2(), CLEAN, CORRUPTED, "rotor")
+
+
+def test_two_runs_are_all_that_a_map_of_gradients_takes(monkeypatch):
+    """The clean run, and the corrupted one with its gradient; numbers as from runs of their own."""
+    model = small_llama()
+    points = ("resid_post", "attn_out", "mlp_out", "z")
+    layers = range(model.layout.n_layers)
+    addresses = [f"layers.{layer}.{point}" for point in points for layer in layers]
+    clean, corrupted = (model.run_with_cache(ids, addresses)[1] for ids in (CLEAN, CORRUPTED))
+
+    def difference(patched, clean, corrupted, *, per_example=False):
+        rows = patched[:, -1, 3] - patched[:, -1, 4]
+        return rows if per_example else rows.mean().item()
+
+    _, slopes = model.gradients(
+        CORRUPTED, lambda x: mx.sum(difference(x, None, None, per_example=True)), addresses
+    )
+    runs, plain = [], type(model.model).__call__
+
+    def counted(self, *args, **kwargs):
+        runs.append(1)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model.model), "__call__", counted)
+    found = model.attribution_map(CLEAN, CORRUPTED, points, difference)
+    assert len(runs) == 2
+    for point in points:
+        rows = []
+        for layer in layers:
+            address = f"layers.{layer}.{point}"
+            product = (clean[address] - corrupted[address]) * slopes[address]
+            rows.append(mx.sum(product, axis=-1)[0])
+        assert mx.allclose(found[point].by_position, mx.stack(rows), rtol=1e-4, atol=1e-6), point
