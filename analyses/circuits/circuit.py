@@ -78,6 +78,17 @@ class Bench:
         return self.share(value)
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes that one set of edges takes in a pass, about.
+
+        At the last layer every sender's output and its difference to the other run's live, and
+        each input of a head has a stream of its own, before and after the norm.
+        """
+        senders, _, tokens, width = self.others.shape
+        streams = 2 * senders + 6 * max(self.graph.heads, default=1)
+        return int(4 * tokens * width * streams)
+
+    @property
     def gap(self) -> float:
         """The metric with all edges less that with none."""
         return self.clean_value - self.corrupted_value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +32,7 @@ class CircuitResult(AnalysisResult):
         faithfulness: (metric of the circuit alone − corrupted) / (clean − corrupted); None if
             it was not measured.
         method: Who found it.
+        untested: Of the edges, those that stand because nobody tried to remove them.
     """
 
     result_type: ClassVar[str] = "circuit"
@@ -41,15 +42,22 @@ class CircuitResult(AnalysisResult):
     total_edges: int
     faithfulness: float | None = None
     method: str = ""
+    untested: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def tested(self) -> list[Edge]:
+        """The edges that were tried and had to stay."""
+        left = set(self.untested)
+        return [edge for edge in self.edges if edge[:2] not in left]
 
     @property
     def nodes(self) -> list[str]:
-        """Components that an edge touches, in the order of the model."""
-        names = {name for sender, receiver, _ in self.edges for name in (sender, receiver)}
+        """Components that a tested edge touches, in the order of the model."""
+        names = {name for sender, receiver, _ in self.tested for name in (sender, receiver)}
         return sorted({base_node(name) for name in names}, key=_place)
 
     def to_graph(self) -> dict[str, list[dict[str, Any]]]:
-        """Nodes and edges as plain dictionaries."""
+        """Nodes and tested edges as plain dictionaries."""
         return {
             "nodes": [{"id": name} for name in self.nodes],
             "edges": [
@@ -59,7 +67,7 @@ class CircuitResult(AnalysisResult):
                     "input": receiver,
                     "weight": weight,
                 }
-                for sender, receiver, weight in self.edges
+                for sender, receiver, weight in self.tested
             ],
         }
 
@@ -92,6 +100,8 @@ class CircuitResult(AnalysisResult):
     def summary(self) -> str:
         nodes, of = counted(len(self.nodes), "node"), counted(self.total_edges, "edge")
         kept = f"{nodes}, {len(self.edges)} of {of}"
+        if self.untested:
+            kept += f", {len(self.untested)} of them not tested"
         limit = "" if self.threshold is None else f" (threshold={self.threshold:g})"
         share = "" if self.faithfulness is None else f", faithfulness {self.faithfulness:.0%}"
         return self.warned(f"Circuit: {kept}{limit}{share}")

@@ -21,7 +21,7 @@ PORTS = {"q": -0.3, "k": 0.0, "v": 0.3}
 _BOX, _LANE = 1.3, 0.32
 _SWEEPS, _STEPS = 12, 10
 
-_NAME = re.compile(r"embed|logits|a(?P<attn>\d+)\.h(?P<head>\d+)|m(?P<mlp>\d+)")
+_NAME = re.compile(r"embed|logits|a(?P<attn>\d+)(\.h(?P<head>\d+))?|m(?P<mlp>\d+)")
 
 Row = tuple[int, int]
 Item = str | tuple[str, str]
@@ -76,7 +76,7 @@ def row_of(name: str) -> Row:
     found = _NAME.fullmatch(name)
     if found is None:
         raise InputError(
-            f"{name!r:.60} is no node of a circuit; those are embed, a3.h1, m3 and logits."
+            f"{name!r:.60} is no node of a circuit; those are embed, a3.h1, a3, m3 and logits."
         )
     if name in ("embed", "logits"):
         return (-1, 0) if name == "embed" else (1 << 30, 0)

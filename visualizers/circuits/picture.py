@@ -27,6 +27,8 @@ MEANING = {
     "EAP": "estimated change of the metric when the edge is corrupted",
     "EAP-IG": "estimated change of the metric when the edge is corrupted",
     "ACDC": "loss of the metric when the edge is removed",
+    "ACDC by node": "loss of the metric when the sender is removed",
+    "ACDC by block": "loss of the metric when the sender is removed",
 }
 
 
