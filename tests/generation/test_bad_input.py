@@ -10,7 +10,7 @@ from mlx.utils import tree_map
 from mlx_lm.models.cache import make_prompt_cache
 
 from mlxray import InterpretableModel
-from mlxray.errors import EditError, InputError
+from mlxray.errors import AddressError, EditError, InputError
 from mlxray.generation import Where
 from mlxray.interventions import add_vector, scale
 from mlxray.testing.zoo import small_model
@@ -61,7 +61,7 @@ def test_a_turn_may_be_empty(pocket: InterpretableModel):
     ],
 )
 def test_options(pocket: InterpretableModel, options: dict[str, Any], message: str):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises((InputError, AddressError), match=message):
         pocket.generate(FRANCE, **options)
 
 
