@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import io
 import json
@@ -20,7 +21,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mlxray import TableResult, TunedLens
+import mlxray
+from mlxray import TableResult, TunedLens, adapters, analyses, visualizers
 from mlxray.analyses.steering import SteeringVector
 from mlxray.errors import InputError, LoadError, MlxrayError, SaveError
 from mlxray.files import check_file, check_writable, read_json, replace_files, write_text
@@ -183,6 +185,28 @@ def test_a_lens_from_before_fingerprints_loads(tmp_path: Path) -> None:
     del facts["weights"]
     path.with_suffix(".json").write_text(json.dumps(facts))
     assert TunedLens.load(path).losses == [2.0]
+
+
+#: Calls that write a file by its name, and the files of the package that may make them.
+WRITING = {"write_text", "write_bytes", "save_safetensors", "savez", "save_gguf", "ZipFile"}
+WRITERS = {"files.py", "npz.py", "tuned_lens.py"}
+
+
+def test_nothing_else_writes_files() -> None:
+    """Every save of the package goes through `mlxray.files`; its functions are called by name."""
+    rooms = [Path(package.__path__[0]) for package in (mlxray, adapters, analyses, visualizers)]
+    seen, found = 0, []
+    for path in (p for room in rooms for p in room.rglob("*.py") if p.name not in WRITERS):
+        seen += 1
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            modes = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            opens = node.func.attr == "open" and {"w", "wb", "a", "x"} & set(map(str, modes))
+            if node.func.attr in WRITING or opens:
+                found.append(f"{path.name}:{node.lineno}: {node.func.attr}")
+    assert seen > 200
+    assert found == []
 
 
 # What is kept of the file that is replaced
