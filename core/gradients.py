@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from .arrays import evaluate
 from .edits import Edit
 from .errors import InputError
 from .layout import Layout
@@ -75,7 +76,7 @@ def gradients(
         return result.reshape(())
 
     number, found = mx.value_and_grad(value)(probes)
-    mx.eval(number, found)
+    evaluate(number, found)
     return number, found
 
 

@@ -145,7 +145,7 @@ def _swap(modules: list[nn.Module], attention: bool, claims: list[Any]) -> None:
             undo = chain(undo, _set_functions(*originals))
         subclasses = [_subclasses.get(cls) or _instrumented(cls) for cls in own]
         # In this order: whatever breaks off from here on, dropping the claim restores the rest.
-        restore = map(_exhaust, (chain(undo, map(_swapped.pop, ids, repeat(None))),))
+        restore = map(_exhaust, (chain(map(_swapped.pop, ids, repeat(None)), undo),))
         claims.append(_Claim())
         _swapped.update(zip(ids, repeat(ref(claims[-1], partial(next, restore)))))
         _exhaust(map(_set_class, fresh, repeat("__class__"), subclasses))

@@ -48,9 +48,8 @@ class InterpretableModel:
     Attributes:
         model: The wrapped module, untouched.
         tokenizer: As given or loaded, or None.
-        adapter: The roles in use.
-        layout: Resolves addresses.
-        layers: The blocks, by index.
+        resolved: The layout as of the last look at the modules; `layout` looks whether they are
+            still the same.
 
     Raises:
         LoadError: if the checkpoint cannot be found or read.
@@ -82,7 +81,8 @@ class InterpretableModel:
             raise InputError("lora_path is for a model given by name; put it into this one first.")
         self.model = model
         self.tokenizer = tokenizer
-        self.adapter = choose_adapter(
+        choose = partial(
+            choose_adapter,
             model,
             adapter=adapter,
             layers=None if layer_attr == "layers" else layer_attr,
@@ -90,19 +90,52 @@ class InterpretableModel:
             final_norm=norm_path,
             head=lm_head_path,
         )
-        self.layout = Layout(model, self.adapter)
-        evaluate_parameters(model)
-        layout = self.layout
-        self.tokens = Tokens(
-            tokenizer, layout.rows(self.adapter.embed), layout.rows(self.adapter.positions)
-        )
-        self.layers = LayerListProxy(self)
+        self.resolved = Layout(model, choose)
+        self._version = 0
+        self._follow()
         registry.notify("mlxray_model_loaded", model=self)
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> InterpretableModel:
         """Load by name; the same as ``InterpretableModel(name, …)``."""
         return cls(name, **options)
+
+    # What is known of the module
+
+    @property
+    def layout(self) -> Layout:
+        """Resolves addresses; as if wrapped just now, whatever modules were replaced since.
+
+        Raises:
+            AdapterError: if the model can no longer be understood.
+        """
+        layout = self.resolved.current()
+        if layout.version != self._version:
+            self._follow()
+        return layout
+
+    def _follow(self) -> None:
+        layout, adapter = self.resolved, self.resolved.adapter
+        evaluate_parameters(self.model)
+        rows = layout.rows(adapter.embed), layout.rows(adapter.positions)
+        self._tokens = Tokens(self.tokenizer, *rows)
+        self._version = layout.version
+
+    @property
+    def adapter(self) -> Adapter:
+        """The roles in use."""
+        return self.layout.adapter
+
+    @property
+    def tokens(self) -> Tokens:
+        """From text to token ids and back."""
+        _ = self.layout
+        return self._tokens
+
+    @property
+    def layers(self) -> LayerListProxy:
+        """The blocks, by index."""
+        return LayerListProxy(self)
 
     # Runs
 
@@ -120,6 +153,7 @@ class InterpretableModel:
             interventions: Address → edit, or pairs; see `mlxray.interventions`.
             allow_unchanged: Accept edits that change no number.
         """
+        _ = self.layout  # edits are addressed in the model as it is now
         edits = self._edits(interventions, allow_unchanged)
         return Trace(self, inputs, edits, allow_unchanged=allow_unchanged)
 
@@ -145,13 +179,13 @@ class InterpretableModel:
         """
         batch = self.tokens.batch(inputs)
         edits = self._edits(interventions, allow_unchanged)
-        run = Run(self.layout, watch=hooks or (), edits=edits, everything=hooks is None)
+        run = Run(self.resolved, watch=hooks or (), edits=edits, everything=hooks is None)
         logits = run.execute(batch.ids)
         kept = run.values()
         run.forget()
         reports = run.settle(logits, *arrays_of(list(kept.values())))
         facts = {"tokens": batch.rows(), "edits": reports}
-        return logits, ActivationCache(kept, self.layout, facts)
+        return logits, ActivationCache(kept, self.resolved, facts)
 
     def run_with_hooks(
         self, inputs: Inputs, hooks: Interventions = (), *, allow_unchanged: bool = False
@@ -172,19 +206,19 @@ class InterpretableModel:
             EditError: if an edit returns the wrong thing, never fires, or changes nothing.
         """
         run = Run(self.layout, edits=self._edits(hooks, allow_unchanged))
-        logits: mx.array = run.execute(self.tokens.batch(inputs).ids)
+        logits: mx.array = run.execute(self._tokens.batch(inputs).ids)
         run.settle(logits)
         return logits
 
     def activations(self, inputs: Inputs, addresses: Sequence[AddressLike]) -> ActivationCache:
         """Keep activations, computing nothing that they do not need (logits, late layers)."""
         batch = self.tokens.batch(inputs)
-        run = Run(self.layout, watch=addresses)
+        run = Run(self.resolved, watch=addresses)
         run.execute(batch.ids)
         kept = run.values()
         run.forget()
         run.settle(*arrays_of(list(kept.values())))
-        return ActivationCache(kept, self.layout, {"tokens": batch.rows()})
+        return ActivationCache(kept, self.resolved, {"tokens": batch.rows()})
 
     def watch(
         self, inputs: Inputs, point: str, layers: Sequence[int] | None = None
@@ -208,7 +242,11 @@ class InterpretableModel:
     def finish_from(
         self, residual: mx.array, *, final_norm: Norm | None = None, skip_norm: bool = False
     ) -> mx.array:
-        """Logits of the model's own tail for a residual stream (B, S, D); see `tail`. Lazy."""
+        """Logits of the model's own tail for a residual stream (B, S, D); see `tail`.
+
+        Lazy, as MLX's own functions are, so that it costs what is used of it: evaluate the logits
+        before you hand them to another thread.
+        """
         return finish_from(self.layout, residual, final_norm=final_norm, skip_norm=skip_norm)
 
     def gradients(
@@ -221,14 +259,15 @@ class InterpretableModel:
         positions: Sequence[int] | None = None,
     ) -> tuple[mx.array, dict[str, mx.array]]:
         """A scalar of the logits and its exact gradient at each address; see `gradients`."""
+        layout = self.layout
         edits = [(e.address, e.fn) for e in self._edits(interventions, True)]
-        ids = self.tokens.batch(inputs).ids
+        ids = self._tokens.batch(inputs).ids
         return _gradients.gradients(
-            self.layout, ids, metric, addresses, edits=edits, positions=positions
+            layout, ids, metric, addresses, edits=edits, positions=positions
         )
 
     def _edits(self, interventions: Interventions | None, allow_unchanged: bool) -> list[Edit]:
-        pairs, site = as_pairs(interventions), self.layout.site
+        pairs, site = as_pairs(interventions), self.resolved.site
         return [Edit(site(a).key, fn, allow_unchanged=allow_unchanged) for a, fn in pairs]
 
     # Text; `model` in these functions is this object
@@ -372,9 +411,9 @@ class InterpretableModel:
         return wanted
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or "layout" not in self.__dict__:
+        if name.startswith("_") or "resolved" not in self.__dict__:
             raise AttributeError(name)
-        if name in self.layout.modules:
+        if name in self.resolved.current().modules:
             return ModuleProxy(self, name)
         try:
             found = registry.get("analysis", name)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from .arrays import arrays_of, evaluate
+from .dropout import refuse_dropout
+from .layout import Layout
 from .results import AnalysisResult
 
 P = ParamSpec("P")
@@ -18,6 +21,8 @@ R = TypeVar("R", bound=AnalysisResult)
 
 class Analysis(Generic[P, R]):
     """A method, ready to register; calling it runs it and notes how it was called.
+
+    A model with dropout in training mode is refused, and what the result holds is evaluated.
 
     Attributes:
         name: As in ``model.NAME(…)`` and ``mlxray run NAME``.
@@ -40,6 +45,9 @@ class Analysis(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        model = next(iter(bound.arguments.values()), None)
+        if isinstance(layout := getattr(model, "layout", None), Layout):
+            refuse_dropout(layout)
         started = time.perf_counter()
         result = self.fn(*args, **kwargs)
         if not isinstance(result, AnalysisResult):
@@ -53,6 +61,8 @@ class Analysis(Generic[P, R]):
         result.metadata.setdefault("seconds", time.perf_counter() - started)
         from .registries import registry
 
+        # A lazy array belongs to this thread, and keeps alive what it would be computed from.
+        evaluate(arrays_of(vars(result)))
         registry.notify("mlxray_analysis_finished", result=result)
         return result
 

@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .errors import TraceError
-from .trace import current_trace, in_code
+from .trace import current_trace, in_code, resolved_in_block
 
 if TYPE_CHECKING:
     from .model import InterpretableModel
@@ -123,10 +123,12 @@ class ModuleProxy:
     @property
     def module(self) -> nn.Module:
         """The module itself."""
-        return self._model.layout.modules[self._path]
+        layout = self._model.layout
+        layout.need(self._path)
+        return layout.modules[self._path]
 
     def _proxy(self, edge: str) -> OutputProxy:
-        name = ".".join(filter(None, (self._model.layout.short(self._path), edge)))
+        name = ".".join(filter(None, (self._model.resolved.short(self._path), edge)))
         return OutputProxy(self._model, ".".join(filter(None, (self._path, edge))), name)
 
     @property
@@ -153,9 +155,11 @@ class ModuleProxy:
         if name.startswith("__"):
             raise AttributeError(name)
         path = f"{self._path}.{name}"
-        if path in self._model.layout.modules:
+        if path in self._model.resolved.modules:
             return ModuleProxy(self._model, path)
         value = getattr(self.module, name)
+        if isinstance(value, nn.Module) and path in self._model.resolved.modules:
+            return ModuleProxy(self._model, path)  # put there since the last look
         if isinstance(value, list) and value and isinstance(value[0], nn.Module):
             return [ModuleProxy(self._model, f"{path}.{i}") for i in range(len(value))]
         return value
@@ -174,13 +178,13 @@ class LayerListProxy:
         self._model = model
 
     def __getitem__(self, index: int) -> ModuleProxy:
-        return ModuleProxy(self._model, self._model.layout.block(index))
+        return ModuleProxy(self._model, resolved_in_block(self._model).block(index))
 
     def __setitem__(self, index: int, value: Any) -> None:
         raise TraceError(f"cannot replace layer {index}; assign model.layers[{index}].output.")
 
     def __len__(self) -> int:
-        return self._model.layout.n_layers
+        return resolved_in_block(self._model).n_layers
 
     def __iter__(self) -> Iterator[ModuleProxy]:
         return (self[i] for i in range(len(self)))

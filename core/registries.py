@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[str, tuple[type[Any], ...]]] = {
 
 
 #: What every model object holds, besides its methods: no analysis can be called so.
-ATTRIBUTES = frozenset({"adapter", "layers", "layout", "model", "name", "tokenizer", "tokens"})
+ATTRIBUTES = frozenset({"model", "name", "resolved", "tokenizer"})
 
 
 class PluginWarning(UserWarning):

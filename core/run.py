@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .arrays import held
+from .arrays import evaluate, held
 from .attention import Around, Frame
 from .edits import Call, Edit, EditReport
 from .errors import AddressError
@@ -204,7 +204,7 @@ class Run:
         Raises:
             EditNeverFired, EditChangedNothing: see `Edit.settle`.
         """
-        mx.eval(*results, *(a for edit in self.edits for a in edit.pending()))
+        evaluate(*results, *(a for edit in self.edits for a in edit.pending()))
         for edit in self.edits:
             edit.settle()
         return [edit.report() for edit in self.edits]

@@ -12,14 +12,15 @@ from weakref import ref
 
 import mlx.core as mx
 
-from .arrays import arrays_of, held, nested
+from .arrays import arrays_of, evaluate, held, nested, truth
 from .edits import Edit, EditReport
 from .errors import TraceError
-from .interventions import replace_with
+from .interventions import replace_in_block
 from .points import AddressLike
 from .run import Run
 
 if TYPE_CHECKING:
+    from .layout import Layout
     from .model import InterpretableModel
 
 # Weak: Ctrl-C can strike between a block and its __exit__, and must leave nothing open.
@@ -47,6 +48,13 @@ def current_trace(model: InterpretableModel, name: str) -> Trace:
         "    with model.trace(prompt):\n"
         f"        value = {what}.save()"
     )
+
+
+def resolved_in_block(model: InterpretableModel) -> Layout:
+    """The layout of `model`: in a block of its traces, as it was when the run began."""
+    traces = [opened() for opened in _open.get()]
+    inside = any(trace is not None and trace.model is model for trace in traces)
+    return model.resolved if inside else model.layout
 
 
 class Trace:
@@ -89,7 +97,7 @@ class Trace:
         if self._outer is not None:
             raise TraceError("this trace was entered before; start a new one.")
         for address, _ in self._edits:
-            self.model.layout.site(address)
+            self.model.resolved.site(address)
         self._outer = _open.get()
         try:
             _open.set((*self._outer, ref(self)))
@@ -127,7 +135,7 @@ class Trace:
             AddressError: if nothing matches.
             TraceError: after the block (use `activations`) or before it.
         """
-        site = self.model.layout.site(address)
+        site = self.model.resolved.site(address)
         run = self._forward()
         if not run.keeps(site):
             self._also.append(site.key)
@@ -137,7 +145,7 @@ class Trace:
 
     def save(self, address: AddressLike, name: str | None = None) -> Any:
         """Read the activation and keep it past the block, under `name`."""
-        value, key = self.read(address), self.model.layout.site(address).key
+        value, key = self.read(address), self.model.resolved.site(address).key
         self.saved_values[name or key] = held(value)
         self._final[key] = held(value)
         return value
@@ -149,10 +157,10 @@ class Trace:
             address: A point or a module path, ``.input`` included.
             change: A function of the activation, or the value to put there.
         """
-        key = self.model.layout.site(address).key
+        key = self.model.resolved.site(address).key
         if self._outer is None or self._over:
             raise TraceError("edits are made inside the block of a trace.")
-        self._edits.append((key, change if callable(change) else replace_with(change)))
+        self._edits.append((key, change if callable(change) else replace_in_block(change)))
         self._run = self._logits = None
         self._final.clear()
 
@@ -175,7 +183,7 @@ class Trace:
     def _start(self, *, everything: bool, watch: Sequence[AddressLike] = ()) -> tuple[Run, Any]:
         edits = [Edit(a, f, allow_unchanged=self._allow_unchanged) for a, f in self._edits]
         run = Run(self.model.layout, edits=edits, everything=everything, watch=watch)
-        if edits and self._random is None:
+        if self._random is None:
             self._random = random_state()
             return run, run.execute(self.batch.ids)
         with random_from(self._random):
@@ -248,7 +256,8 @@ class Trace:
             TraceError: if the second run's output differs from the first: the parameters changed
                 since, or an edit depends on something else than its input.
         """
-        keys = [self.model.layout.site(a).key for a in addresses]
+        layout = self.model.layout
+        keys = [layout.site(a).key for a in addresses]
         missing = [k for k in dict.fromkeys(keys) if k not in self._final]
         if missing:
             run, output = self._start(everything=False, watch=missing)
@@ -259,8 +268,8 @@ class Trace:
 
     def _check_same(self, output: Any, others: list[mx.array]) -> None:
         same = mx.array_equal(output, self._output, equal_nan=True)
-        mx.eval(same, *others)
-        if not same.item():
+        evaluate(same, *others)
+        if not truth(same):
             raise TraceError(
                 "running again gave another output than this trace recorded: parameters "
                 "changed since, or an edit is not a function of its input. "
@@ -290,8 +299,8 @@ class Activations(Mapping[str, Any]):
         """Several activations at the cost of one run."""
         if not self.trace.replayable:
             return [self.trace.read(a) for a in addresses]
-        found = self.trace.replay(addresses)
-        return [found[self.layout.site(a).key] for a in addresses]
+        found, layout = self.trace.replay(addresses), self.layout
+        return [found[layout.site(a).key] for a in addresses]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.trace.names())

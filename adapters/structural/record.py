@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
+from mlxray.arrays import evaluate
 from mlxray.errors import AdapterError
 from mlxray.instrument import instrumented, under
 
@@ -160,7 +161,7 @@ def record(root: nn.Module) -> Recording:
     try:
         output = instrumented(modules, True, under, recorder, root, mx.array(ids))
         raw = _first(output)
-        mx.eval(raw, [s.raw for s in recorder.calls], [a for _, a in recorder.attentions])
+        evaluate(raw, [s.raw for s in recorder.calls], [a for _, a in recorder.attentions])
     except Exception as error:
         raise AdapterError(
             f"the model cannot be run on token ids (batch, tokens): {type(error).__name__}: {error}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from ..arrays import evaluate
 from ..errors import InputError, TokenizerMissing
 from ..interventions import Interventions, as_pairs
 from ..points import AddressLike
@@ -266,7 +267,7 @@ def _collected(model: InterpretableModel, steps: Generation, keep_logits: bool) 
         activations=activations,
         edits=steps.edits,
     )
-    mx.eval(result.token_logits)
+    evaluate(result.token_logits)
     result.metadata = {
         "model": model.name,
         "max_tokens": steps.options.max_tokens,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from ..arrays import arrays_of
+from ..arrays import arrays_of, evaluate
 from ..errors import InputError
 from ..instrument import own_class
 from ..points import AddressLike, parse
@@ -88,7 +88,7 @@ class Passes:
         last = 0 if self.cache is None else self._ids.size - 1
         for start in range(0, last, PIECE):
             part = self._pass(self._ids[start : min(start + PIECE, last)])
-            mx.eval([c.state for c in self.cache or ()], part.arrays())
+            evaluate([c.state for c in self.cache or ()], part.arrays())
             parts.append(part)
             mx.clear_cache()
         final = self._pass(self._ids[last:])

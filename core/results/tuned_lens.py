@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..arrays import evaluate
 from ..display import counted
 from ..errors import AddressError, InputError, LoadError
 from .base import AnalysisResult
@@ -120,7 +121,7 @@ class TunedLens(AnalysisResult):
                         f"{str(facts)!r} describes."
                     )
                 translator[name] = found.astype(mx.float32)
-            mx.eval(translator.parameters())
+            evaluate(translator.parameters())
         return lens
 
     def summary(self) -> str:
