@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, Trace, analysis, hookimpl
+from mlxray.arrays import evaluate, truth
 from mlxray.errors import AnalysisError, InputError, PointAbsent
 from mlxray.results import AttentionResult
 from mlxray.run import Run
@@ -43,7 +44,7 @@ def attention_patterns(
     batch, tokens = one_prompt(model, text)
     patterns = model.get_attention_patterns(batch, attention_layers(model, layers))
     for layer, pattern in patterns.items():
-        if mx.isnan(pattern).any().item():
+        if truth(mx.isnan(pattern).any()):
             raise AnalysisError(
                 f"the attention pattern of layer {layer} holds NaN: the model's weights, or an "
                 "edit, are at fault."
@@ -115,7 +116,7 @@ def reduce_patterns(
     found = {layer: reduce(run.read(("pattern", layer))) for layer in layers}
     run.forget()
     for numbers in found.values():
-        mx.eval(numbers)
+        evaluate(numbers)
     return found
 
 

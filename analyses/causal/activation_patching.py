@@ -9,7 +9,7 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arrays import nested
+from mlxray.arrays import nested, truth
 from mlxray.errors import AnalysisError, InputError
 from mlxray.results import PatchingResult
 from mlxray.tokens import Batch
@@ -224,7 +224,7 @@ def _interval(
 
 
 def _check_ends(logits: list[mx.array], position: int) -> None:
-    if mx.array_equal(logits[0], logits[1]).item():
+    if truth(mx.array_equal(logits[0], logits[1])):
         raise AnalysisError(
             f"both prompts give the same logits at position {position}: nothing to bring back."
         )

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
+from mlxray.arrays import evaluate
 from mlxray.errors import InputError
 from mlxray.results import AttributionMapResult, AttributionResult
 
@@ -151,7 +152,7 @@ def _result(
     cells: mx.array, layers: list[int], point: str, method: str, measure: Measure
 ) -> AttributionResult:
     scores = mx.sum(cells, axis=-1)
-    mx.eval(scores, cells)
+    evaluate(scores, cells)
     return AttributionResult(scores, cells, layers, point, method, measure.name)
 
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arrays import nested
+from mlxray.arrays import evaluate, nested
 from mlxray.errors import InputError
 from mlxray.results import CircuitCurveResult, EdgeScoresResult
 from mlxray.results.circuit import CircuitResult, Edge
@@ -114,7 +114,7 @@ def _mean_scores(
             position=ground.position,
         )
         total = total + scores
-        mx.eval(total)
+        evaluate(total)
     matrix = nested(total / len(grounds))
     return [(s, r, matrix[graph.receiver(r)][graph.sender(s)]) for s, r in graph.edges]
 
@@ -139,7 +139,7 @@ def _try(
         span = ground.clean_value - ground.corrupted_value
         values = ground.values([*kept, *left])
         shares = (values - ground.corrupted_value) / span
-        mx.eval(shares)
+        evaluate(shares)
         faithful.append(shares[: len(kept)])
         complete.append(shares[len(kept) :])
     return faithful, complete

@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arrays import nested, number
+from mlxray.arrays import evaluate, nested, number
 from mlxray.errors import InputError
 from mlxray.results import EdgeScoresResult
 
@@ -57,10 +57,10 @@ def edge_scores(
             positions=[position],
         )
         total = total + gradient.astype(mx.float32)
-        mx.eval(total)
+        evaluate(total)
     deltas = (others - senders).astype(mx.float32)
     scores = mx.einsum("vbsd,ubsd->vu", total / steps, deltas) * graph.mask()
-    mx.eval(scores)
+    evaluate(scores)
     return scores
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray.adapter import FusedAttention
+from mlxray.arrays import evaluate
 from mlxray.attention import Attend, head_shares
 from mlxray.edits import Call
 from mlxray.errors import AddressError, PointAbsent, nearest
@@ -235,7 +236,7 @@ def sent(layout: Layout, graph: Graph, ids: mx.array) -> mx.array:
     """What each sender writes in the plain run: (senders, B, S, D), evaluated."""
     _, written = EdgePass(layout, graph).execute(ids)
     stacked = mx.stack(written)
-    mx.eval(stacked)
+    evaluate(stacked)
     return stacked
 
 
@@ -305,7 +306,7 @@ def receiver_gradients(
         return metric(run.execute(ids, positions)[0]).reshape(())
 
     number, gradient = mx.value_and_grad(value)(probes)
-    mx.eval(number, gradient)
+    evaluate(number, gradient)
     return number, gradient
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arrays import evaluate
 from mlxray.run import Run
 from mlxray.tail import execute_at
 from mlxray.tokens import Batch
@@ -92,7 +93,7 @@ class Estimates:
                     positions=[self.position],
                 )
                 total = total + found[address].astype(mx.float32)
-                mx.eval(total)
+                evaluate(total)
             means[address] = total / steps
         return self._cells(means)
 

@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel, Metric
+from mlxray.arrays import truth
 from mlxray.errors import InputError
 from mlxray.tokens import Batch
 
@@ -50,7 +51,7 @@ class Measure:
             values = self._lazy(logits)
         else:
             values = mx.array([self._one(row[None, None]) for row in logits])
-        if not mx.all(mx.isfinite(values)).item():
+        if not truth(mx.all(mx.isfinite(values))):
             if self.by_row:
                 for row in logits:  # many a metric says why when it is asked for one number
                     self._one(row[None, None])

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import mlx.core as mx
 
-from mlxray.arrays import number
+from mlxray.arrays import evaluate, number
 from mlxray.edits import Call
 from mlxray.errors import PointAbsent
 from mlxray.layout import Layout
@@ -67,7 +66,7 @@ class Prefixes:
 
         self._caches = [KVCache() for _ in range(layout.n_layers)]
         Run(layout).execute(ids, cache=self._caches)
-        mx.eval([cache.state[:2] for cache in self._caches])
+        evaluate([cache.state[:2] for cache in self._caches])
 
     def caches(self, length: int) -> list[PrefixCache]:
         """One cache for each layer, holding the first `length` positions."""
@@ -94,12 +93,7 @@ def reusable(layout: Layout, component: str) -> bool:
     kinds = {type(cache) for cache in caches}
     if not kinds <= {KVCache, RotatingKVCache} or len(caches) != layout.n_layers:
         return False
-    if layout not in _continuable:
-        _continuable[layout] = _try_prefix(layout)
-    return _continuable[layout]
-
-
-_continuable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
+    return layout.once(_try_prefix)
 
 
 def _try_prefix(layout: Layout) -> bool:
@@ -108,7 +102,7 @@ def _try_prefix(layout: Layout) -> bool:
     expected = execute_at(Run(layout), ids, [3])
     try:
         found = execute_at(Run(layout), ids[:, 2:], [1], Prefixes(layout, ids).caches(2))
-        mx.eval(found, expected)
+        evaluate(found, expected)
     except (ValueError, TypeError, RuntimeError, AttributeError):
         # So do models answer that want another cache than this one.
         return False
@@ -145,18 +139,13 @@ def grower(joining: mx.array, *, fresh: bool) -> Callable[[Call], None]:
     return grow
 
 
-_resumable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
-
-
 def resumable(layout: Layout) -> bool:
     """Whether rows may join a pass at any layer; tried once for each model, on two tokens.
 
     Not where a block reads what earlier blocks computed beside the residual stream, or where
     there is no single stream.
     """
-    if layout not in _resumable:
-        _resumable[layout] = _try_joining(layout)
-    return _resumable[layout]
+    return layout.once(_try_joining)
 
 
 def _try_joining(layout: Layout) -> bool:
@@ -173,7 +162,7 @@ def _try_joining(layout: Layout) -> bool:
         before.append(grower(residual, fresh=layer == 0))
     try:
         found = joined.execute(ids)
-        mx.eval(found, expected)
+        evaluate(found, expected)
     except (ValueError, RuntimeError):
         # Shapes that do not fit are this model's way to say that rows cannot join.
         return False
@@ -221,14 +210,9 @@ def trim_last_mlp(run: Run, positions: Sequence[int]) -> None:
     changes.after.append(pad)
 
 
-_trimmable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
-
-
 def trimmable(layout: Layout) -> bool:
     """Whether the last MLP works on each position by itself; tried once for each model."""
-    if layout not in _trimmable:
-        _trimmable[layout] = _try_trimming(layout)
-    return _trimmable[layout]
+    return layout.once(_try_trimming)
 
 
 def _try_trimming(layout: Layout) -> bool:
@@ -240,7 +224,7 @@ def _try_trimming(layout: Layout) -> bool:
     trim_last_mlp(run, [1, 3])
     try:
         found = execute_at(run, ids, [1, 3])
-        mx.eval(found, expected)
+        evaluate(found, expected)
     except (ValueError, TypeError, RuntimeError):
         # So do MLPs answer that want more than the tokens.
         return False

@@ -21,7 +21,7 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import InterpretableModel
-from mlxray.arrays import nested
+from mlxray.arrays import evaluate, nested
 from mlxray.edits import Edit
 from mlxray.errors import AddressError, InputError
 from mlxray.run import Run
@@ -274,7 +274,7 @@ class Sweep:
         with tqdm(total=len(cells), desc=progress, disable=progress is None, unit="run") as bar:
             for indices, logits in self.logits(cells, values, naive=naive, group=group):
                 found[mx.array(indices)] = measure(logits[:, 0])
-                mx.eval(found)
+                evaluate(found)
                 bar.update(len(indices))
         if group.size() > 1:
             found = mx.distributed.all_sum(found, group=group)
@@ -304,12 +304,12 @@ class Sweep:
         if naive or not resumable(self.layout):
             for index, cell in list(enumerate(cells))[share]:
                 logits = self.naive(cell, values)[None]
-                mx.eval(logits)
+                evaluate(logits)
                 yield [index], logits
             return
         for prefix, indices in self.passes(cells)[share]:
             logits = self._pass([cells[i] for i in indices], values, prefix)
-            mx.eval(logits)
+            evaluate(logits)
             yield indices, logits
 
     def _pass(self, cells: Sequence[Cell], values: Values, prefix: int) -> mx.array:

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxray.arrays import evaluate
 from mlxray.errors import EditError
 from mlxray.instrument import own_class
 
@@ -32,7 +33,7 @@ class WeightEdit:
     def replace(self, path: str, module: nn.Module, name: str, new: mx.array) -> None:
         """Put `new` where the parameter `name` of a module is."""
         new = new.astype(module[name].dtype)
-        mx.eval(new)
+        evaluate(new)
         self._changes.append((module, name, module[name], new))
         module[name] = new
         self.paths.append(f"{path}.{name}")

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxray import InterpretableModel
-from mlxray.arrays import number
+from mlxray.arrays import evaluate, number
 from mlxray.errors import EditError
 from mlxray.instrument import own_class
 from mlxray.layout import Layout
@@ -63,7 +63,7 @@ def orthogonalize_weights(model: InterpretableModel, direction: mx.array) -> Wei
             if tied:
                 table: Any = copy(getattr(own_class(module), CALLED, module))
                 table.weight = _without(r, table.weight, -1).astype(table.weight.dtype)
-                mx.eval(table.weight)
+                evaluate(table.weight)
                 edit.call_instead(path, module, table)
                 continue
             axis = -1 if _is_embedding(module) else -2
