@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from .arrays import evaluate, held
 from .errors import EditError
-from .points import AddressLike
+from .points.vocabulary import AddressLike
 
 Intervention = Callable[[mx.array], mx.array]
 

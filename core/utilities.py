@@ -8,10 +8,10 @@ from typing import Any
 import mlx.core as mx
 
 from .arrays import evaluate
-from .cache import ActivationCache
 from .errors import InputError
 from .model import InterpretableModel
-from .points import ALIASES, POINTS, AddressLike
+from .points.vocabulary import ALIASES, POINTS, AddressLike
+from .run.cache import ActivationCache
 
 
 def get_activations(

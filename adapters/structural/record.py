@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlxray.arrays import evaluate
 from mlxray.errors import AdapterError
-from mlxray.instrument import instrumented, under
+from mlxray.seams.instrument import instrumented, under
 
 Array = npt.NDArray[Any]
 

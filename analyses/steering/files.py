@@ -11,8 +11,8 @@ import mlx.core as mx
 
 from mlxray.arrays import evaluate
 from mlxray.errors import InputError, LoadError
-from mlxray.loading import check_safetensors
-from mlxray.points import parse
+from mlxray.loading.load import check_safetensors
+from mlxray.points.vocabulary import parse
 
 from .vector import SteeringVector
 

@@ -16,7 +16,7 @@ from mlxray.errors import AnalysisError, EditError, InputError
 from mlxray.generation import LimitedEdit, Where
 from mlxray.generation.edits import tokens_axis
 from mlxray.interventions import Interventions, as_pairs
-from mlxray.points import AddressLike
+from mlxray.points.vocabulary import AddressLike
 
 from .contrast import addresses_of, read, rows_of
 

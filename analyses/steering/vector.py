@@ -17,7 +17,7 @@ from mlxray.arrays import evaluate, held, number
 from mlxray.errors import AddressError, EditError, InputError
 from mlxray.generation import Where
 from mlxray.generation.edits import tokens_axis
-from mlxray.points import parse
+from mlxray.points.vocabulary import parse
 from mlxray.tokens import whole_number
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 import mlx.core as mx
 
 from ..arrays import held
-from ..edits import Call, Edit
 from ..errors import EditError
-from ..points import POINTS, parse
+from ..points.vocabulary import POINTS, parse
+from ..seams.edits import Call, Edit
 from .where import LimitedEdit, Where
 
 

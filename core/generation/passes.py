@@ -5,19 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
 from ..arrays import arrays_of, evaluate
 from ..errors import InputError
-from ..instrument import own_class
-from ..points import AddressLike, parse
-from ..run import Run
+from ..points.vocabulary import AddressLike, parse
+from ..run.run import Run
+from ..run.wrapped import WrappedModel
+from ..seams.instrument import own_class
 from .edits import PlacedEdit, Span, Tally, tokens_axis
-
-if TYPE_CHECKING:
-    from ..model import InterpretableModel
 
 #: Most tokens of a prompt in one pass, as in mlx-lm.
 PIECE = 2048
@@ -61,7 +59,7 @@ class Passes:
 
     def __init__(
         self,
-        model: InterpretableModel,
+        model: WrappedModel,
         ids: Sequence[int],
         *,
         interventions: Iterable[tuple[AddressLike, Callable[..., Any]]],
@@ -127,7 +125,7 @@ def cached_tokens(cache: Iterable[Any] | None) -> int:
     return max((o for o in offsets if isinstance(o, int)), default=0)
 
 
-def _cache(model: InterpretableModel, cache: list[Any] | None, use_cache: bool) -> Any:
+def _cache(model: WrappedModel, cache: list[Any] | None, use_cache: bool) -> Any:
     if not use_cache:
         if cache is not None:
             raise InputError("use_cache=False runs every token again; it takes no prompt_cache.")

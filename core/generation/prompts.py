@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
 from ..errors import InputError, TokenizerMissing
-
-if TYPE_CHECKING:
-    from ..model import InterpretableModel
+from ..run.wrapped import WrappedModel
 
 #: One entry of a chat: ``{"role": "user", "content": "Hello"}``.
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int] | mx.array | Sequence[Message]
 
 
-def prompt_ids(model: InterpretableModel, prompt: Prompt) -> list[int]:
+def prompt_ids(model: WrappedModel, prompt: Prompt) -> list[int]:
     """Token ids of one prompt.
 
     Args:
@@ -51,7 +49,7 @@ def is_chat(prompt: Any) -> bool:
 
 
 def chat_ids(
-    model: InterpretableModel, messages: Any, *, add_generation_prompt: bool = True
+    model: WrappedModel, messages: Any, *, add_generation_prompt: bool = True
 ) -> list[int]:
     """Token ids of a chat as the tokenizer's own template renders it, and of nothing else.
 
@@ -113,7 +111,7 @@ def _checked(index: int, message: Any) -> dict[str, Any]:
     return made
 
 
-def context_length(model: InterpretableModel) -> int | None:
+def context_length(model: WrappedModel) -> int | None:
     """Positions that the model has or was trained for; None if it does not tell."""
     arguments = getattr(model.model, "args", None)
     found = [model.tokens.context] + [

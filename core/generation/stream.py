@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import proxy
 
 import mlx.core as mx
 
 from ..arrays import evaluate, number, start_evaluating
-from ..edits import EditReport
 from ..errors import AnalysisError, EditError, InputError
-from ..points import AddressLike
+from ..points.vocabulary import AddressLike
+from ..run.wrapped import WrappedModel
+from ..seams.edits import EditReport
 from .passes import Pass, Passes, cached_tokens
 from .prompts import Prompt, context_length, prompt_ids
 from .sampling import Choice, Chooser, Sampling, check_count
 from .text import TextStream, stop_list
-
-if TYPE_CHECKING:
-    from ..model import InterpretableModel
 
 #: ``callback(step, token_id, logits)``, logits (V,); True ends the generation.
 Callback = Callable[[int, int, mx.array], Any]
@@ -77,7 +75,7 @@ class Generation(Iterator[GenerationStep]):
         edits: What each edit did; after the last step.
     """
 
-    def __init__(self, model: InterpretableModel, prompt: Prompt, options: Options) -> None:
+    def __init__(self, model: WrappedModel, prompt: Prompt, options: Options) -> None:
         check_count("max_tokens", options.max_tokens, 1)
         self.options = options
         self.edits: list[EditReport] = []
@@ -186,7 +184,7 @@ def _alike(logits: mx.array, logprob: float) -> bool:
     return number(mx.max(logits)) == number(mx.min(logits))
 
 
-def _room(model: InterpretableModel, ids: list[int], cache: list[Any] | None) -> int | None:
+def _room(model: WrappedModel, ids: list[int], cache: list[Any] | None) -> int | None:
     """Tokens that can be written: the last one needs no position of its own."""
     context = context_length(model)
     if context is None:
@@ -200,7 +198,7 @@ def _room(model: InterpretableModel, ids: list[int], cache: list[Any] | None) ->
     return room
 
 
-def _stop_tokens(model: InterpretableModel, asked: frozenset[int] | None) -> frozenset[int]:
+def _stop_tokens(model: WrappedModel, asked: frozenset[int] | None) -> frozenset[int]:
     if asked is not None:
         for token in asked:
             check_count("a stop token", token, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.pairs import PairSet, PromptPair
+from mlxray.analyses.datasets.pairs import PairSet, PromptPair
 
 FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
 PAIR = {"clean": FRANCE, "corrupted": ITALY}

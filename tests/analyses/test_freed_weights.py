@@ -12,10 +12,11 @@ from weakref import ref
 import mlx.core as mx
 import pytest
 
-from mlxray import InterpretableModel, instrument
+from mlxray import InterpretableModel
 from mlxray import interventions as iv
 from mlxray.analyses import steering
-from mlxray.loading import load
+from mlxray.loading.load import load
+from mlxray.seams import instrument
 
 from .every_analysis import CALLS, CHAT, FRANCE, ITALY
 

@@ -88,7 +88,7 @@ def model(threads: int, rounds: int, lock: Any) -> None:
 
 
 def shared_model() -> tuple[Any, mx.array]:
-    from mlxray.loading import load
+    from mlxray.loading.load import load
 
     net, _ = load("pocket")
     expected = net(mx.array(IDS))

@@ -16,7 +16,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlxray import InterpretableModel, ModuleResolver
 from mlxray import interventions as iv
 from mlxray.errors import AdapterError, AddressError, AnalysisError, InputError, TraceError
-from mlxray.tree import ModuleTree
+from mlxray.points.tree import ModuleTree
 
 IDS, OTHER = [3, 5, 7, 2], [3, 5, 8, 2]
 

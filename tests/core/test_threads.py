@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import mlxray
-from mlxray import InterpretableModel, instrument
+from mlxray import InterpretableModel
 from mlxray import interventions as iv
 from mlxray.arrays import evaluate, nested, truth
+from mlxray.seams import instrument
 
 from .conftest import state_of
 from .reference import forward, numbers
@@ -281,7 +282,7 @@ def test_one_thread_at_a_time_evaluates_on_a_gpu(
 def test_one_function_evaluates(room: str) -> None:
     """`arrays.evaluate`, which knows about threads and devices; nothing goes around it."""
     root = Path(mlxray.__file__).parents[1]
-    free = ("core/arrays.py", "core/doctor.py", "core/pocket/", "core/testing/")
+    free = ("core/arrays.py", "core/machine/doctor.py", "core/pocket/", "core/testing/")
     found = []
     for path in sorted((root / room).rglob("*.py")):
         name = path.relative_to(root).as_posix()
