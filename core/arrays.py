@@ -2,10 +2,49 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
+
+from .errors import ThreadError
+
+_turn = threading.RLock()
+
+
+def evaluate(*trees: Any) -> None:
+    """Compute every array in nested lists, tuples and dictionaries: the one place that does.
+
+    On a GPU one thread at a time does it, since MLX's backends do not promise more.
+
+    Raises:
+        ThreadError: if an array was made in another thread and left unevaluated there.
+    """
+    _compute(mx.eval, trees)
+
+
+def start_evaluating(*trees: Any) -> None:
+    """Let MLX begin to compute, and do not wait; see `evaluate`."""
+    _compute(mx.async_eval, trees)
+
+
+def _compute(evaluate: Callable[..., None], trees: tuple[Any, ...]) -> None:
+    try:
+        if mx.default_device().type == mx.DeviceType.gpu:
+            with _turn:
+                evaluate(*trees)
+        else:
+            evaluate(*trees)
+    except RuntimeError as error:
+        if "There is no Stream" not in str(error):
+            raise
+        raise ThreadError(
+            "this needs an array that another thread made and left unevaluated, which MLX can "
+            "compute in that thread only. Evaluate it there: mx.eval(array), or "
+            "mx.eval(model.model.parameters()) after changing parameters."
+        ) from error
 
 
 def held(tree: Any) -> Any:
@@ -25,17 +64,39 @@ def held(tree: Any) -> Any:
 
 
 def arrays_of(tree: Any) -> list[mx.array]:
-    """Every array in nested lists, tuples and dictionaries."""
-    leaves: Any = tree_flatten(tree)
-    return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
+    """Every array in nested containers (modules are some) and dataclasses."""
+    found: list[mx.array] = []
+    seen: set[int] = set()
+    waiting = [tree]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, mx.array):
+            found.append(value)
+        elif isinstance(value, Mapping) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values()
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            waiting += value
+        elif is_dataclass(value) and not isinstance(value, type) and id(value) not in seen:
+            seen.add(id(value))
+            names = vars(value) if hasattr(value, "__dict__") else [f.name for f in fields(value)]
+            waiting += [getattr(value, name) for name in names]
+    return found
+
+
+def truth(array: mx.array) -> bool:
+    """The value of an array of one element as a yes or no; evaluates it."""
+    return bool(number(array))
 
 
 def number(array: mx.array) -> float:
     """The value of an array of one element; evaluates it."""
+    evaluate(array)
     value: Any = array.item()
     return float(value)
 
 
 def nested(array: mx.array) -> Any:
     """An array as nested lists of Python numbers; evaluates it."""
+    evaluate(array)
     return array.tolist()

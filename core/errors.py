@@ -73,6 +73,10 @@ class TraceError(MlxrayError, RuntimeError):
     """A trace was used outside its block, or cannot answer truthfully."""
 
 
+class ThreadError(MlxrayError, RuntimeError):
+    """An array was made in another thread and left unevaluated there."""
+
+
 class AnalysisError(MlxrayError, ValueError):
     """An analysis has no true answer here: a zero denominator, not a number, nothing to learn."""
 

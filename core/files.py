@@ -22,6 +22,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from .arrays import evaluate
 from .errors import LoadError, MlxrayError, SaveError
 
 #: Largest JSON file that is read; the longest tokenizer or index is about a tenth of it.
@@ -168,7 +169,7 @@ def save_safetensors(path: Path, arrays: dict[str, mx.array], metadata: dict[str
     Raises:
         SaveError: as `replace_files`.
     """
-    mx.eval(arrays)
+    evaluate(arrays)
     with replace_file(path) as part:
         try:
             mx.save_safetensors(str(part), arrays, metadata=metadata)

@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from .annotations import shown
 from .arguments import checked
-from .arrays import held
+from .arrays import evaluate, held
 from .errors import EditError
 from .points.vocabulary import AddressLike
 
@@ -71,8 +71,15 @@ def add_vector(vector: mx.array) -> Intervention:
 
 def replace_with(value: Any) -> Intervention:
     """Put `value` (a number, or an array that broadcasts to the activation) in its place."""
-    put = _array(value, "replace_with")
+    return _replacing(_array(value, "replace_with"))
 
+
+def replace_in_block(value: Any) -> Intervention:
+    """`replace_with` of what may belong to the run that is edited: it stays lazy."""
+    return _replacing(_own(value, "replace_with"))
+
+
+def _replacing(put: mx.array) -> Intervention:
     def replace(activation: mx.array) -> mx.array:
         new = _fitting(put, activation, "replace_with").astype(activation.dtype)
         return mx.broadcast_to(new, activation.shape)
@@ -185,6 +192,12 @@ def compose() -> InterventionComposer:
 
 def _array(value: Any, who: str) -> mx.array:
     """`value` as it is now: what is later done to it in place changes no edit."""
+    array = _own(value, who)
+    evaluate(array)  # an edit may act in another thread than the one that made it
+    return array
+
+
+def _own(value: Any, who: str) -> mx.array:
     try:
         array: mx.array = held(value if isinstance(value, mx.array) else mx.array(value))
     except (TypeError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -50,9 +51,8 @@ class InterpretableModel(WrappedModel):
     Attributes:
         model: The wrapped module, untouched.
         tokenizer: As given or loaded, or None.
-        adapter: The roles in use.
-        layout: Resolves addresses.
-        layers: The blocks, by index.
+        resolved: The layout as of the last look at the modules; `layout` looks whether they are
+            still the same.
 
     Raises:
         LoadError: if the checkpoint cannot be found or read.
@@ -86,7 +86,8 @@ class InterpretableModel(WrappedModel):
         super().__init__(
             model,
             tokenizer,
-            choose_adapter(
+            partial(
+                choose_adapter,
                 model,
                 adapter=adapter,
                 layers=None if layer_attr == "layers" else layer_attr,
@@ -96,13 +97,17 @@ class InterpretableModel(WrappedModel):
             ),
             name,
         )
-        self.layers = LayerListProxy(self)
         registry.notify("mlxray_model_loaded", model=self)
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> InterpretableModel:
         """Load by name; the same as ``InterpretableModel(name, …)``."""
         return cls(name, **options)
+
+    @property
+    def layers(self) -> LayerListProxy:
+        """The blocks, by index."""
+        return LayerListProxy(self)
 
     # Runs
 
@@ -146,9 +151,10 @@ class InterpretableModel(WrappedModel):
             Logits (B, S, V) and the cache, evaluated.
         """
         batch = self.tokens.batch(inputs)
-        edits = planned_edits(self.layout, interventions, allow_unchanged=allow_unchanged)
+        layout = self.resolved
+        edits = planned_edits(layout, interventions, allow_unchanged=allow_unchanged)
         watch = () if hooks is None else as_list(hooks)
-        run = Run(self.layout, watch=watch, edits=edits, everything=hooks is None)
+        run = Run(layout, watch=watch, edits=edits, everything=hooks is None)
         logits = run.execute(batch.ids)
         kept = run.values()
         run.forget()
@@ -156,7 +162,7 @@ class InterpretableModel(WrappedModel):
         reports = run.settle(logits, *arrays_of(list(kept.values())), *check.pending)
         check.warn()
         facts = {"tokens": batch.rows(), "edits": reports}
-        return logits, ActivationCache(kept, self.layout, facts)
+        return logits, ActivationCache(kept, self.resolved, facts)
 
     @checked("inputs", "hooks")
     def run_with_hooks(
@@ -177,10 +183,9 @@ class InterpretableModel(WrappedModel):
         Raises:
             EditError: if an edit returns the wrong thing, never fires, or changes nothing.
         """
-        run = Run(
-            self.layout, edits=planned_edits(self.layout, hooks, allow_unchanged=allow_unchanged)
-        )
-        logits: mx.array = run.execute(self.tokens.batch(inputs).ids)
+        layout = self.layout
+        run = Run(layout, edits=planned_edits(layout, hooks, allow_unchanged=allow_unchanged))
+        logits: mx.array = run.execute(self._tokens.batch(inputs).ids)
         check = NaNCheck({}, logits)
         run.settle(logits, *check.pending)
         check.warn()
@@ -192,14 +197,14 @@ class InterpretableModel(WrappedModel):
     ) -> ActivationCache:
         """Keep activations, computing nothing that they do not need (logits, late layers)."""
         batch = self.tokens.batch(inputs)
-        run = Run(self.layout, watch=as_list(addresses))
+        run = Run(self.resolved, watch=as_list(addresses))
         run.execute(batch.ids)
         kept = run.values()
         run.forget()
         check = NaNCheck(kept)
         run.settle(*arrays_of(list(kept.values())), *check.pending)
         check.warn()
-        return ActivationCache(kept, self.layout, {"tokens": batch.rows()})
+        return ActivationCache(kept, self.resolved, {"tokens": batch.rows()})
 
     @checked("inputs")
     def watch(
@@ -226,7 +231,11 @@ class InterpretableModel(WrappedModel):
     def finish_from(
         self, residual: mx.array, *, final_norm: Norm | None = None, skip_norm: bool = False
     ) -> mx.array:
-        """Logits of the model's own tail for a residual stream (B, S, D); see `tail`. Lazy."""
+        """Logits of the model's own tail for a residual stream (B, S, D); see `tail`.
+
+        Lazy, as MLX's own functions are, so that it costs what is used of it: evaluate the logits
+        before you hand them to another thread.
+        """
         return finish_from(self.layout, residual, final_norm=final_norm, skip_norm=skip_norm)
 
     @checked("inputs", "addresses", "interventions")
@@ -240,18 +249,18 @@ class InterpretableModel(WrappedModel):
         positions: Sequence[int] | None = None,
     ) -> tuple[mx.array, dict[str, mx.array]]:
         """A scalar of the logits and its exact gradient at each address; see `gradients`."""
+        layout = self.layout
         edits = [
-            (e.address, e.fn)
-            for e in planned_edits(self.layout, interventions, allow_unchanged=True)
+            (e.address, e.fn) for e in planned_edits(layout, interventions, allow_unchanged=True)
         ]
-        ids = self.tokens.batch(inputs).ids
+        ids = self._tokens.batch(inputs).ids
         for position in positions or ():
             if not -ids.shape[1] <= position < ids.shape[1]:
                 raise InputError(
                     f"there is no position {position}: the prompt has {ids.shape[1]} tokens."
                 )
         return _gradients.gradients(
-            self.layout, ids, metric, as_list(addresses), edits=edits, positions=positions
+            layout, ids, metric, as_list(addresses), edits=edits, positions=positions
         )
 
     # Text; `model` in these functions is this object
@@ -281,9 +290,9 @@ class InterpretableModel(WrappedModel):
         return ModuleProxy(self, getattr(site, "path", ""))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or "layout" not in self.__dict__:
+        if name.startswith("_") or "resolved" not in self.__dict__:
             raise AttributeError(name)
-        if name in self.layout.modules:
+        if name in self.resolved.current().modules:
             return ModuleProxy(self, name)
         try:
             found = registry.get("analysis", name)

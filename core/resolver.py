@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import mlx.nn as nn
 
@@ -42,10 +43,10 @@ class ModuleResolver:
 
     @property
     def layout(self) -> Layout:
-        """The resolved layout, kept until `clear_cache`."""
+        """The resolved layout, made again where modules were replaced."""
         if self._layout is None:
-            self._layout = Layout(self.model, choose_adapter(self.model, **self._paths))
-        return self._layout
+            self._layout = Layout(self.model, partial(choose_adapter, self.model, **self._paths))
+        return self._layout.current()
 
     def get_embedding_layer(self) -> nn.Module:
         """The token embedding."""
@@ -66,7 +67,7 @@ class ModuleResolver:
         return self._module(path), path, tied
 
     def clear_cache(self) -> None:
-        """Look again on the next question; call it after changing the model's structure."""
+        """Look again on the next question."""
         self._layout = None
 
     def _module(self, path: str) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from .arguments import checked, count
+from .arrays import evaluate
 from .errors import InputError
 from .model import InterpretableModel
 from .points.vocabulary import ALIASES, POINTS, AddressLike
@@ -53,7 +54,7 @@ def get_activations(
             raise InputError(f"{point!r} of layer {layer} is {type(value).__name__}, not an array.")
         picked = mx.moveaxis(value, _tokens_axis(point), 1)[rows, index]
         found[f"layer_{layer}"] = picked[:, 0] if one else picked
-    mx.eval(found)
+    evaluate(found)
     return found
 
 
@@ -91,7 +92,7 @@ def batch_get_activations(
         chunk = rows[start : start + batch_size]
         parts.append(get_activations(model, chunk, layers, positions, point=point))
     joined = {key: mx.concatenate([p[key] for p in parts]) for key in parts[0]}
-    mx.eval(joined)
+    evaluate(joined)
     return joined
 
 

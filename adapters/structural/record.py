@@ -11,8 +11,9 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
+from mlxray.arrays import evaluate
 from mlxray.errors import AdapterError
-from mlxray.seams.instrument import active, instrumented
+from mlxray.seams.instrument import instrumented, under
 
 Array = npt.NDArray[Any]
 
@@ -158,10 +159,9 @@ def record(root: nn.Module) -> Recording:
     recorder = _Recorder(root)
     modules = [module for _, module in root.named_modules()]
     try:
-        with instrumented(modules, attention=True), active(recorder):
-            output = root(mx.array(ids))
+        output = instrumented(modules, True, under, recorder, root, mx.array(ids))
         raw = _first(output)
-        mx.eval(raw, [s.raw for s in recorder.calls], [a for _, a in recorder.attentions])
+        evaluate(raw, [s.raw for s in recorder.calls], [a for _, a in recorder.attentions])
     except Exception as error:
         raise AdapterError(
             f"the model cannot be run on token ids (batch, tokens): {type(error).__name__}: {error}"

@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.arguments import checked
-from mlxray.arrays import number
+from mlxray.arrays import evaluate, number
 from mlxray.errors import AddressError, AnalysisError
 from mlxray.points.sites import first_argument
 from mlxray.run.run import Run
@@ -43,7 +43,7 @@ def ov_circuit(model: InterpretableModel, layer: int, head: int) -> mx.array:
     if not -values.shape[0] <= head < values.shape[0]:
         raise AddressError(f"layer {layer} has {values.shape[0]} heads; there is no head {head}.")
     circuit: mx.array = values[head] @ outputs[head]
-    mx.eval(circuit)
+    evaluate(circuit)
     return circuit
 
 
@@ -76,7 +76,7 @@ def ov_factors(model: InterpretableModel, layer: int) -> tuple[mx.array, mx.arra
             f"projection receives ({error})."
         ) from error
     outputs = outputs.reshape(heads, head_width, -1)
-    mx.eval(values, outputs)
+    evaluate(values, outputs)
     return values, outputs
 
 
@@ -99,7 +99,7 @@ def _values(model: InterpretableModel, layer: int, rows: mx.array) -> mx.array:
     run.execute(mx.zeros((rows.shape[0], 1), dtype=mx.int32))
     z: mx.array = run.read(("z", layer))[:, :, 0]
     run.forget()
-    mx.eval(z)
+    evaluate(z)
     return z
 
 

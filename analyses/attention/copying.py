@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
+from mlxray.arrays import evaluate
 from mlxray.errors import AnalysisError
 
 from .circuits import norm_directions, ov_factors, standard_basis
@@ -104,7 +105,7 @@ def _from_logits_to_embedding(model: InterpretableModel, basis: mx.array) -> mx.
                     f"{basis.shape[0]}: there is no circuit from one to the other."
                 )
             total = total + raised[:, first : first + some] @ table
-            mx.eval(total)
+            evaluate(total)
         parts.append(total)
     return mx.concatenate(parts)
 

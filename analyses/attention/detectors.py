@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
+from mlxray.arrays import truth
 from mlxray.errors import AnalysisError, InputError
 
 from ..prompts import one_prompt, token_texts
@@ -170,7 +171,7 @@ def matrices(found: dict[int, dict[str, mx.array]]) -> dict[str, mx.array]:
             f"the layers differ in their number of heads ({counts}); choose some with layers=[…]."
         )
     stacked = {name: mx.stack([scores[name] for scores in rows]) for name in rows[0]}
-    if any(bool(mx.any(mx.isnan(scores)).item()) for scores in stacked.values()):
+    if any(truth(mx.any(mx.isnan(scores))) for scores in stacked.values()):
         raise AnalysisError("the attention patterns hold NaN.")
     return stacked
 

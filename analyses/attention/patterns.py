@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from mlxray import Analysis, Command, InterpretableModel, Trace, analysis, hookimpl
 from mlxray.arguments import checked
+from mlxray.arrays import evaluate, truth
 from mlxray.errors import AnalysisError, InputError, PointAbsent
 from mlxray.run.run import Run
 from mlxray.run.wrapped import WrappedModel
@@ -45,7 +46,7 @@ def attention_patterns(
     batch, tokens = one_prompt(model, text)
     patterns = model.get_attention_patterns(batch, attention_layers(model, layers))
     for layer, pattern in patterns.items():
-        if mx.isnan(pattern).any().item():
+        if truth(mx.isnan(pattern).any()):
             raise AnalysisError(
                 f"the attention pattern of layer {layer} holds NaN: the model's weights, or an "
                 "edit, are at fault."
@@ -118,7 +119,7 @@ def reduce_patterns(
     found = {layer: reduce(run.read(("pattern", layer))) for layer in layers}
     run.forget()
     for numbers in found.values():
-        mx.eval(numbers)
+        evaluate(numbers)
     return found
 
 

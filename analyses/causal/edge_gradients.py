@@ -16,6 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxray.arrays import evaluate
 from mlxray.points.layout import Layout
 from mlxray.points.sites import first_argument, set_first_argument
 from mlxray.run.run import Run
@@ -130,7 +131,7 @@ def gradient_parts(
         return number, [reading.streams[layer] for layer in range(layout.n_layers)]
 
     (number, streams), found = mx.value_and_grad(value)(probes)
-    mx.eval(number, streams, found)
+    evaluate(number, streams, found)
     return number, _parts(layout, graph, ids, streams, found, look.made)
 
 

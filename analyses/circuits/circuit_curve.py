@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.arguments import count
-from mlxray.arrays import nested
+from mlxray.arrays import evaluate, nested
 from mlxray.errors import InputError
 
 from ..causal.attribution.estimates import MOST_STEPS
@@ -144,7 +144,7 @@ def _mean_scores(
             positions=ground.positions,
         )
         total = total + scores / gap
-        mx.eval(total)
+        evaluate(total)
     matrix = nested(total / len(grounds))
     return [(s, r, matrix[graph.receiver(r)][graph.sender(s)]) for s, r in graph.edges]
 
@@ -168,7 +168,7 @@ def _try(
     faithful, complete = [], []
     for ground in tqdm(grounds, desc="circuits", disable=not verbose):
         changes = ground.values([*kept, *left]) - ground.corrupted_value
-        mx.eval(changes)
+        evaluate(changes)
         faithful.append(changes[: len(kept)])
         complete.append(changes[len(kept) :])
     return faithful, complete

@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.arguments import count
+from mlxray.arrays import evaluate, start_evaluating
 from mlxray.results.edge_table import EdgeTable
 
 from ..causal.attribution.estimates import MOST_STEPS
@@ -60,9 +61,9 @@ def edge_scores(
             positions=positions,
         )
         total = total + mx.concatenate(_contracted(graph, parts, others - senders))
-        mx.eval(total)
+        evaluate(total)
     scores = total / steps * graph.mask()
-    mx.eval(scores)
+    evaluate(scores)
     return scores
 
 
@@ -83,9 +84,9 @@ def _contracted(graph: Graph, parts: Iterable[Part], changes: mx.array) -> list[
         upstream = graph.upstream[receivers.start]
         scores = _product(gradient, changes[:upstream])
         # Described while the device still works on the part before, and no further ahead.
-        mx.eval(found[-1:])
+        evaluate(found[-1:])
         found.append(mx.pad(scores, [(0, 0), (0, len(graph.senders) - upstream)]))
-        mx.async_eval(found[-1])
+        start_evaluating(found[-1])
     return found
 
 

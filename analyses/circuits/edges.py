@@ -17,6 +17,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxray.arrays import evaluate
 from mlxray.errors import AddressError, PointAbsent, nearest
 from mlxray.points.adapter import FusedAttention
 from mlxray.points.layout import Layout
@@ -25,7 +26,7 @@ from mlxray.run.run import Run
 from mlxray.run.tail import execute_at
 from mlxray.seams.attention import Attend, head_shares
 from mlxray.seams.edits import Call
-from mlxray.seams.instrument import active
+from mlxray.seams.instrument import under
 
 LETTERS = ("q", "k", "v")
 
@@ -214,8 +215,7 @@ class EdgePass:
     @staticmethod
     def _write_heads(call: Call, heads: int, rows: list[int], written: list[mx.array]) -> None:
         (own,) = rows
-        with active(None):
-            shares = head_shares(call.module, first_argument(call)[:own], heads)
+        shares = under(None, head_shares, call.module, first_argument(call)[:own], heads)
         written += [shares[:, head] for head in range(heads)]
 
     def _plan_mlp(self, run: Run, layer: int, receivers: slice, written: list[mx.array]) -> None:
@@ -244,7 +244,7 @@ def sent(layout: Layout, graph: Graph, ids: mx.array) -> mx.array:
     """What each sender writes in the plain run: (senders, B, S, D), evaluated."""
     _, written = EdgePass(layout, graph).execute(ids)
     stacked = mx.stack(written)
-    mx.eval(stacked)
+    evaluate(stacked)
     return stacked
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mlxray import InterpretableModel
 from mlxray.arguments import checked
 from mlxray.conversation import TurnList
 from mlxray.errors import EditError, InputError
+from mlxray.points.layout import Layout
 from mlxray.seams.edits import Call
 
 #: Who meets a change: every token after the turn, or only the last turn and what follows.
@@ -87,10 +87,10 @@ def _check_all_positions(call: Call, queries: int, keys: int) -> None:
             )
 
 
-def score_address(model: InterpretableModel, layer: int) -> str:
+def score_address(layout: Layout, layer: int) -> str:
     """Address of a layer's attention scores.
 
     Raises:
         PointAbsent: if they cannot be edited.
     """
-    return str(model.layout.site(("scores", layer)).key)
+    return str(layout.site(("scores", layer)).key)

@@ -50,4 +50,5 @@ def cut_turns(
         for index in turns.indices(cut)
     ]
     edit = without(cuts)
-    return {score_address(model, layer): edit for layer in model.layer_indices(layers)}
+    layout = model.layout
+    return {score_address(layout, layer): edit for layer in model.layer_indices(layers)}

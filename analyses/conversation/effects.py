@@ -10,7 +10,7 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import InterpretableModel
-from mlxray.arrays import number
+from mlxray.arrays import number, truth
 from mlxray.conversation import Turn
 from mlxray.conversation.dialogue import describe
 from mlxray.errors import AnalysisError, InputError
@@ -191,5 +191,5 @@ def _top(model: InterpretableModel, logits: mx.array) -> str:
 
 
 def _check(effects: list[list[float]], name: str) -> None:
-    if not mx.all(mx.isfinite(mx.array(effects))).item():
+    if not truth(mx.all(mx.isfinite(mx.array(effects)))):
         raise AnalysisError(f"{name} is not a finite number with a turn changed.")

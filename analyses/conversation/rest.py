@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arrays import evaluate
 from mlxray.errors import InputError
 from mlxray.run.run import Run
 from mlxray.run.tail import execute_at
@@ -86,11 +87,11 @@ class Rest:
             full = [_writable(cache) for cache in caches]
             while last - start > PIECE:
                 run.execute(ids[:, start : start + PIECE], cache=full)
-                mx.eval([cache.state[:2] for cache in full])
+                evaluate([cache.state[:2] for cache in full])
                 run.restart()
                 start += PIECE
             found = execute_at(run, ids[:, start:], [p - start for p in positions], full)[0]
-        mx.eval(found)
+        evaluate(found)
         return found
 
     def write(

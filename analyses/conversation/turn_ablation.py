@@ -35,7 +35,7 @@ class CutTurns:
         self._rest = rest
         self._readers = readers
         self._content_only = content_only
-        self._addresses = {layer: score_address(rest.model, layer) for layer in layers}
+        self._addresses = {layer: score_address(rest.model.layout, layer) for layer in layers}
 
     def cut(self, turn: Turn) -> Cut:
         """The cut of a turn. The token that begins the answer sees itself, whoever's it is."""

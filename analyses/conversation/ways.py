@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import mlx.core as mx
 
 from mlxray import InterpretableModel
@@ -18,9 +16,6 @@ from .cuts import Cut, score_address, without
 #: Logits that differ by less than this share of the largest are the same but for rounding.
 ROUNDING = 1e-3
 
-_causal: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
-_alone: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
-
 
 def check_causal(model: InterpretableModel) -> None:
     """Refuse a model in which later tokens change what earlier ones are.
@@ -28,11 +23,7 @@ def check_causal(model: InterpretableModel) -> None:
     Raises:
         AnalysisError: since what stands before a change could then not be taken as it is.
     """
-    layout = model.layout
-    if layout not in _causal:
-        first, second = _logits(layout, [0, 1, 2]), _logits(layout, [0, 1, 3])
-        _causal[layout] = _same(first[:2], second[:2])
-    if not _causal[layout]:
+    if not model.layout.once(_causal):
         raise AnalysisError(
             f"{model.name} is not causal: later tokens change the logits of earlier ones, so turns "
             "cannot be cut or replaced from some place on."
@@ -46,17 +37,23 @@ def check_attention_alone(model: InterpretableModel) -> None:
         AnalysisError: since cutting attention would then not take a turn away.
         PointAbsent: if a layer has no attention scores that can be edited.
     """
-    layout = model.layout
-    if layout not in _alone:
-        addresses = [score_address(model, layer) for layer in range(layout.n_layers)]
-        first, second = _logits(layout, [0, 1, 2], addresses), _logits(layout, [3, 1, 2], addresses)
-        _alone[layout] = _same(first[1:], second[1:])
-    if not _alone[layout]:
+    if not model.layout.once(_attention_alone):
         raise AnalysisError(
             f"in {model.name} a token reaches later ones by other ways than attention (a recurrent "
             "state, a convolution), so cutting attention does not take a turn away. Choose layers= "
             "to see what attention carries there."
         )
+
+
+def _causal(layout: Layout) -> bool:
+    first, second = _logits(layout, [0, 1, 2]), _logits(layout, [0, 1, 3])
+    return _same(first[:2], second[:2])
+
+
+def _attention_alone(layout: Layout) -> bool:
+    addresses = [score_address(layout, layer) for layer in range(layout.n_layers)]
+    first, second = _logits(layout, [0, 1, 2], addresses), _logits(layout, [3, 1, 2], addresses)
+    return _same(first[1:], second[1:])
 
 
 def _logits(layout: Layout, ids: list[int], cut_at: list[str] | None = None) -> mx.array:

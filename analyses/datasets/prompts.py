@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arrays import truth
 from mlxray.errors import InputError, nearest
 from mlxray.tokens import Batch
 
@@ -45,7 +46,7 @@ def pair(
                 'unequal="trim" to cut the beginning of the longer one.'
             )
         first, second = map(model.tokens.batch, trimmed(model, one, other))
-    if mx.array_equal(first.ids, second.ids).item():
+    if truth(mx.array_equal(first.ids, second.ids)):
         raise InputError("clean and corrupted are the same prompt: there is nothing to patch.")
     warn_past_context(model, first.lengths[0])
     return first, second

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.arguments import whole_number
-from mlxray.arrays import nested
+from mlxray.arrays import evaluate, nested, start_evaluating
 from mlxray.errors import AnalysisError, InputError
 from mlxray.run.run import Run
 from mlxray.run.tail import Norm, Tail
@@ -61,7 +61,7 @@ def watched(
     run.execute(batch.ids)
     found = {layer: run.read((point, layer)) for layer in wanted}
     run.forget()
-    mx.async_eval(found)
+    start_evaluating(found)
     return found
 
 
@@ -104,9 +104,9 @@ def read_out(
     for _, _, logits in in_parts(residuals, positions, vocabulary, finish):
         part = top_tokens(logits, top_k)
         del logits
-        mx.async_eval(part)
+        start_evaluating(part)
         # The device always has a part to work on, and never more than two.
-        mx.eval(parts[-1:])
+        evaluate(parts[-1:])
         parts.append(part)
     # Parts follow one another: all positions of one layer before those of the next.
     ids, scores, chances = (

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from mlx import optimizers
 
 from mlxray import InterpretableModel, analysis
-from mlxray.arrays import number
+from mlxray.arrays import evaluate, number
 from mlxray.errors import AnalysisError, InputError
 
 from ..prompts import warn_past_context
@@ -99,7 +99,7 @@ def train_tuned_lens(
             )
         clipped, _ = optimizers.clip_grad_norm({"translators": gradients}, gradient_clip)
         optimizer.update(trained, clipped)
-        mx.eval(trained.parameters(), optimizer.state)
+        evaluate(trained.parameters(), optimizer.state)
         lens.losses.append(loss)
         bar.set_postfix_str(f"{loss:.4f} nats/token", refresh=False)
         if callback is not None:
@@ -152,7 +152,7 @@ def loss_and_gradients(
     step = rows_at_once(vocabulary)
     for start in range(0, count, step):
         wanted = _log_softmax(model.finish_from(final[:, start : start + step]))
-        mx.eval(wanted)
+        evaluate(wanted)
         for layer, residual in residuals.items():
             translator = lens.translators[layer]
             part = residual[:, start : start + step]
@@ -160,7 +160,7 @@ def loss_and_gradients(
             total = total + loss
             for name, slope in slopes.items():
                 gradients[layer][name] = gradients[layer][name] + slope / count
-            mx.eval(total, gradients[layer])
+            evaluate(total, gradients[layer])
     return number(total) / (count * len(residuals)), gradients
 
 

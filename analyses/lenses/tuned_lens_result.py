@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxray.arrays import evaluate
 from mlxray.display import counted
 from mlxray.errors import AddressError, InputError, LoadError
 from mlxray.files import check_file, is_number, read_json, replace_files
@@ -124,7 +125,7 @@ class TunedLens(AnalysisResult):
         for index, translator in enumerate(lens.translators):
             for name in shapes:
                 translator[name] = mx.array(arrays[f"{index}.{name}"].astype("float32"))
-        mx.eval([translator.parameters() for translator in lens.translators])
+        evaluate([translator.parameters() for translator in lens.translators])
         return lens
 
     def summary(self) -> str:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import mlx.core as mx
 
-from mlxray.arrays import number
+from mlxray.arrays import evaluate, number
 from mlxray.errors import PointAbsent
 from mlxray.points.layout import Layout
 from mlxray.points.sites import first_argument, set_first_argument
@@ -73,7 +72,7 @@ class Prefixes:
             tuple(mx.contiguous(state[:, :, :length]) for state in cache.state[:2])
             for cache in caches
         ]
-        mx.eval(self._pairs)
+        evaluate(self._pairs)
 
     def caches(self, length: int) -> list[PrefixCache]:
         """One cache for each layer, holding the first `length` positions."""
@@ -92,12 +91,7 @@ def reusable(layout: Layout, component: str) -> bool:
     names = point.axes.split() if point else []
     if names.count("S") > 1 or "K" in names:
         return False
-    if layout not in _continuable:
-        _continuable[layout] = _try_prefix(layout)
-    return _continuable[layout]
-
-
-_continuable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
+    return layout.once(_try_prefix)
 
 
 def _try_prefix(layout: Layout) -> bool:
@@ -115,7 +109,7 @@ def _try_prefix(layout: Layout) -> bool:
     expected = execute_at(Run(layout), ids, [3])
     try:
         found = execute_at(Run(layout), ids[:, 2:], [1], Prefixes(layout, ids).caches(2))
-        mx.eval(found, expected)
+        evaluate(found, expected)
     except (ValueError, TypeError, RuntimeError, AttributeError):
         # So do models answer that want another cache than this one.
         return False
@@ -165,18 +159,13 @@ def grower(joining: mx.array, *, present: int, size: int) -> Callable[[Call], No
     return grow
 
 
-_resumable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
-
-
 def resumable(layout: Layout) -> bool:
     """Whether rows may join a pass at any layer; tried once for each model, on two tokens.
 
     Not where a block reads what earlier blocks computed beside the residual stream, or where
     there is no single stream.
     """
-    if layout not in _resumable:
-        _resumable[layout] = _try_joining(layout)
-    return _resumable[layout]
+    return layout.once(_try_joining)
 
 
 def _try_joining(layout: Layout) -> bool:
@@ -193,7 +182,7 @@ def _try_joining(layout: Layout) -> bool:
         before.append(grower(residual, present=layer, size=layer + 1))
     try:
         found = joined.execute(ids)
-        mx.eval(found, expected)
+        evaluate(found, expected)
     except (ValueError, RuntimeError):
         # Shapes that do not fit are this model's way to say that rows cannot join.
         return False
@@ -241,14 +230,9 @@ def trim_last_mlp(run: Run, positions: Sequence[int]) -> None:
     changes.after.append(pad)
 
 
-_trimmable: WeakKeyDictionary[Layout, bool] = WeakKeyDictionary()
-
-
 def trimmable(layout: Layout) -> bool:
     """Whether the last MLP works on each position by itself; tried once for each model."""
-    if layout not in _trimmable:
-        _trimmable[layout] = _try_trimming(layout)
-    return _trimmable[layout]
+    return layout.once(_try_trimming)
 
 
 def _try_trimming(layout: Layout) -> bool:
@@ -260,7 +244,7 @@ def _try_trimming(layout: Layout) -> bool:
     trim_last_mlp(run, [1, 3])
     try:
         found = execute_at(run, ids, [1, 3])
-        mx.eval(found, expected)
+        evaluate(found, expected)
     except (ValueError, TypeError, RuntimeError):
         # So do MLPs answer that want more than the tokens.
         return False

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arrays import evaluate, truth
 from mlxray.errors import InputError
 from mlxray.tokens import Batch
 
@@ -95,7 +96,7 @@ def token_means(
             value = mx.split(cache[address], [first], axis=axis)[1] if first else cache[address]
             total = mx.sum(value.astype(mx.float32), axis=axis, keepdims=True)
             totals[address] = totals[address] + total if address in totals else total
-        mx.eval(totals)
+        evaluate(totals)
     if not count:
         raise InputError("there is no token to take a mean over.")
     return {address: total / count for address, total in totals.items()}
@@ -108,7 +109,7 @@ def _another(model: InterpretableModel, sweep: Sweep, prompts: Sequence[Any], se
     fitting = [
         b
         for b in batches
-        if b.ids.shape == sweep.ids.shape and not mx.array_equal(b.ids, sweep.ids).item()
+        if b.ids.shape == sweep.ids.shape and not truth(mx.array_equal(b.ids, sweep.ids))
     ]
     if not fitting:
         raise InputError(

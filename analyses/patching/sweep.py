@@ -24,7 +24,7 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import InterpretableModel
-from mlxray.arrays import nested
+from mlxray.arrays import evaluate, nested, start_evaluating
 from mlxray.errors import AddressError, InputError
 from mlxray.points.sites import first_argument
 from mlxray.run.run import Run
@@ -295,7 +295,7 @@ class Sweep:
             for indices, logits in self.logits(cells, values, naive=naive, group=group):
                 seen = logits[:, 0] if len(self.positions) == 1 else logits
                 found[mx.array(indices)] = measure(seen)
-                mx.eval(found)
+                evaluate(found)
                 bar.update(len(indices))
         if group.size() > 1:
             found = mx.distributed.all_sum(found, group=group)
@@ -325,7 +325,7 @@ class Sweep:
         if naive or not resumable(self.layout):
             for index, cell in list(enumerate(cells))[share]:
                 logits = self.naive(cell, values)[None]
-                mx.eval(logits)
+                evaluate(logits)
                 yield [index], logits
             return
         waiting: tuple[list[int], mx.array] | None = None
@@ -333,13 +333,13 @@ class Sweep:
             # Built, not evaluated, while the device still works on the pass before.
             logits = self._pass([cells[i] for i in indices], values, prefix)
             if waiting is not None:
-                mx.eval(waiting[1])
+                evaluate(waiting[1])
                 yield waiting
-            mx.async_eval(logits)
+            start_evaluating(logits)
             waiting = indices, logits
             del logits
         if waiting is not None:
-            mx.eval(waiting[1])
+            evaluate(waiting[1])
             yield waiting
 
     def _pass(self, cells: Sequence[Cell], values: Values, prefix: int) -> mx.array:

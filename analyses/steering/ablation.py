@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.arguments import checked
-from mlxray.arrays import held, number
+from mlxray.arrays import evaluate, held, number
 from mlxray.errors import EditError, InputError
 
 #: What a layer may add to the stream.
@@ -30,7 +30,7 @@ def unit(direction: mx.array) -> mx.array:
     if not (math.isfinite(length) and length > 0):
         raise InputError("the direction is zero or not finite.")
     found: mx.array = kept / length
-    mx.eval(found)
+    evaluate(found)
     return found
 
 

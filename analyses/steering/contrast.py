@@ -11,11 +11,12 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import InterpretableModel
-from mlxray.arrays import number
+from mlxray.arrays import evaluate, number
 from mlxray.errors import InputError, PointAbsent, nearest
 from mlxray.generation import chat_ids
 from mlxray.generation.edits import tokens_axis
 from mlxray.generation.prompts import is_chat
+from mlxray.points.dropout import refuse_dropout
 from mlxray.points.vocabulary import ALIASES, POINTS
 from mlxray.tokens import Batch
 
@@ -112,7 +113,9 @@ def read(
     Raises:
         InputError: for an unknown position, one that a prompt does not have, or an address whose
             value is not one array with tokens.
+        AnalysisError: if dropout is on.
     """
+    refuse_dropout(model.layout)
     if isinstance(position, bool) or not (isinstance(position, int) or position in POSITIONS):
         raise InputError(f'position is "last", "mean" or an integer; got {position!r}.')
     found: dict[str, list[tuple[mx.array, mx.array]]] = {address: [] for address in addresses}
@@ -160,5 +163,5 @@ def _entries(
             counting = read_here = tokens_first[row, at : at + 1]
         flat = counting.reshape(counting.shape[0], -1)
         found.append((mx.mean(read_here, axis=0), mx.linalg.norm(flat, axis=1)))
-    mx.eval(found)
+    evaluate(found)
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxray.arrays import evaluate
 from mlxray.errors import InputError, LoadError
 from mlxray.files import check_file, save_safetensors
 from mlxray.loading.load import check_safetensors
@@ -90,7 +91,7 @@ def load(path: Path) -> SteeringVector:
 def _read(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
     found: Any = mx.load(str(path), format="safetensors", return_metadata=True)
     arrays, about = found
-    mx.eval(arrays)
+    evaluate(arrays)
     return arrays, about
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arrays import evaluate
 from mlxray.errors import InputError
 from mlxray.generation.edits import tokens_axis
 from mlxray.points.sites import first_argument, set_first_argument
@@ -69,7 +70,7 @@ class SteeredRows:
         for prompts in self._parts(len(self.batch.lengths)):
             ids = self.batch.ids[mx.array(prompts)]
             logits = execute_at(Run(self.layout), ids, self.positions)
-            mx.eval(logits)
+            evaluate(logits)
             yield prompts, logits
 
     def passes(self, strengths: int) -> int:
@@ -93,7 +94,7 @@ class SteeredRows:
         for part in self._parts(shifts.shape[0] * count):
             pairs = [divmod(row, count) for row in part]
             logits = self._pass(address, layer, shifts, pairs)
-            mx.eval(logits)
+            evaluate(logits)
             yield pairs, logits
 
     def _parts(self, rows: int) -> Iterator[list[int]]:

@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel, __version__
 from mlxray.arguments import whole_number
-from mlxray.arrays import held, number
+from mlxray.arrays import evaluate, held, number
 from mlxray.errors import AddressError, EditError, InputError
 from mlxray.generation import Where
 from mlxray.generation.edits import tokens_axis
@@ -63,7 +63,7 @@ class SteeringVector:
         if set(self.norms) != set(self.vectors):
             raise InputError("a steering vector needs one norm for each address.")
         kept = {a: held(mx.array(v, dtype=mx.float32)) for a, v in self.vectors.items()}
-        mx.eval(kept)
+        evaluate(kept)
         for address, vector in kept.items():
             length = number(mx.linalg.norm(vector.reshape(-1)))
             if not (math.isfinite(length) and length > 0):
@@ -107,7 +107,9 @@ class SteeringVector:
         if len(found) != 1:
             raise AddressError(f"choose one of the layers {self.layers}: direction(layer).")
         vector = self.vectors[found[0]]
-        return vector / mx.linalg.norm(vector.reshape(-1))
+        unit = vector / mx.linalg.norm(vector.reshape(-1))
+        evaluate(unit)
+        return unit
 
     def shift(self, address: str, strength: float, *, norm_scaled: bool = True) -> mx.array:
         """What a strength adds at an address, shaped like the vector there.
@@ -120,7 +122,9 @@ class SteeringVector:
         vector = self.vectors[address]
         if norm_scaled:
             vector = vector * (self.norms[address] / mx.linalg.norm(vector.reshape(-1)))
-        return strength * vector
+        shift = strength * vector
+        evaluate(shift)
+        return shift
 
     def at(
         self,
@@ -221,7 +225,7 @@ class _Shift:
         self.label = f"strength {strength:g}"
         self._address, self._model, self._shift = address, model, shift
         self._spread = mx.expand_dims(shift, tokens_axis(address) - 1)
-        mx.eval(self._spread)
+        evaluate(self._spread)
 
     def __repr__(self) -> str:
         return f"<{self.label} of a vector of {self._model} at {self._address}>"

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxray.arrays import evaluate
 from mlxray.errors import EditError
 from mlxray.seams.instrument import own_class
 
@@ -32,7 +33,7 @@ class WeightEdit:
     def replace(self, path: str, module: nn.Module, name: str, new: mx.array) -> None:
         """Put `new` where the parameter `name` of a module is."""
         new = new.astype(module[name].dtype)
-        mx.eval(new)
+        evaluate(new)
         self._changes.append((module, name, module[name], new))
         module[name] = new
         self.paths.append(f"{path}.{name}")
@@ -57,8 +58,9 @@ class WeightEdit:
             EditError: if something else changed one of the parameters in between; then nothing is
                 put back.
         """
-        stale = [n for m, n, _, new in self._changes if m[n] is not new]
-        stale += [own.__name__ for m, own, new in self._classes if own_class(m) is not new]
+        # An exception may have ended an earlier call of this half-way.
+        stale = [n for m, n, old, new in self._changes if m[n] is not new and m[n] is not old]
+        stale += [own.__name__ for m, own, new in self._classes if own_class(m) not in (own, new)]
         if stale:
             raise EditError(
                 f"{len(stale)} of the edited parameters were changed since ({stale[0]!r}, …): "

@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 from mlxray import InterpretableModel
 from mlxray.arguments import checked
-from mlxray.arrays import number
+from mlxray.arrays import evaluate, number
 from mlxray.errors import EditError
 from mlxray.points.layout import Layout
 from mlxray.run.run import Run
@@ -65,7 +65,7 @@ def orthogonalize_weights(model: InterpretableModel, direction: mx.array) -> Wei
             if tied:
                 table: Any = copy(getattr(own_class(module), CALLED, module))
                 table.weight = _without(r, table.weight, -1).astype(table.weight.dtype)
-                mx.eval(table.weight)
+                evaluate(table.weight)
                 edit.call_instead(path, module, table)
                 continue
             axis = -1 if _is_embedding(module) else -2

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..arguments import whole_number
-from ..arrays import held
+from ..arrays import evaluate, held
 from ..errors import InputError, PointAbsent
 from ..generation.edits import tokens_axis
 from ..points.vocabulary import AddressLike
@@ -112,6 +112,8 @@ class ConversationTrace:
                 f"{shape}, without an axis of {len(self.dialogue.ids)} tokens. Choose a point."
             )
         found: mx.array = value[(slice(None),) * axis + (turn.positions(content_only),)]
+        if self.trace.replayable:  # in the block everything is lazy
+            evaluate(found)
         return found
 
     def turn_attention(
@@ -141,7 +143,7 @@ class ConversationTrace:
             run.forget()
             del pattern
             for matrix in found.values():  # one pattern in memory at a time
-                mx.eval(matrix)
+                evaluate(matrix)
             self._matrices.update(found)
         return {layer: held(self._matrices[known[layer]]) for layer in wanted}
 
@@ -178,7 +180,9 @@ class ConversationTrace:
         """
         layers, heads = _several(layer, "a layer"), _several(head, "a head")
         found = self.turn_attention(layers, keys=keys, content_only=content_only)
-        return mx.stack([mean_of_heads(matrix, heads) for matrix in found.values()]).mean(axis=0)
+        mean = mx.stack([mean_of_heads(matrix, heads) for matrix in found.values()]).mean(axis=0)
+        evaluate(mean)
+        return mean
 
     def to_result(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..arguments import checked
+from ..arrays import evaluate
 from ..errors import InputError, TokenizerMissing
 from ..interventions import Interventions, as_pairs
 from ..points.vocabulary import AddressLike
@@ -268,7 +269,7 @@ def _collected(model: WrappedModel, steps: Generation, keep_logits: bool) -> Gen
         activations=activations,
         edits=steps.edits,
     )
-    mx.eval(result.token_logits)
+    evaluate(result.token_logits)
     result.metadata = {
         "model": model.name,
         "max_tokens": steps.options.max_tokens,

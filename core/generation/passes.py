@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..arrays import arrays_of
+from ..arrays import arrays_of, evaluate
 from ..errors import InputError
 from ..points.vocabulary import AddressLike, head_of, parse
 from ..run.run import Run
@@ -26,7 +26,7 @@ class Pass:
     """What a step's pass gave; lazy.
 
     Attributes:
-        logits: (1, V) at the last token.
+        logits: (V,) at the last token.
         activations: What is watched, at the tokens that are new in this step.
         tallies: What each edit did up to here.
     """
@@ -86,7 +86,7 @@ class Passes:
         last = 0 if self.cache is None else self._ids.size - 1
         for start in range(0, last, PIECE):
             part = self._pass(self._ids[start : min(start + PIECE, last)])
-            mx.eval([c.state for c in self.cache or ()], part.arrays())
+            evaluate([c.state for c in self.cache or ()], part.arrays())
             parts.append(part)
             mx.clear_cache()
         final = self._pass(self._ids[last:])
@@ -121,7 +121,7 @@ class Passes:
         kept = self._run.values()
         if self.cache is None:
             kept = {key: _last(key, value, new) for key, value in kept.items()}
-        return Pass(logits[:, -1, :], kept, tuple(edit.tally() for edit in self.edits))
+        return Pass(logits[0, -1], kept, tuple(edit.tally() for edit in self.edits))
 
 
 def cached_tokens(cache: Iterable[Any] | None) -> int:

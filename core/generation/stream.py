@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import proxy
 
 import mlx.core as mx
 
-from ..arrays import number
+from ..arrays import number, start_evaluating
 from ..errors import AnalysisError, EditError, InputError
 from ..points.vocabulary import AddressLike, addresses
 from ..run.wrapped import WrappedModel
@@ -100,7 +101,8 @@ class Generation(Iterator[GenerationStep]):
         stops = stop_list(options.stop_strings)
         self._text = TextStream(model.tokens, stops, self.prompt_tokens)
         self._choose = Chooser(options.sampling, self.prompt_tokens)
-        self._steps = self._iterate()
+        # Weak, or the two would hold each other, and with them the model, in a cycle.
+        self._steps = type(self)._iterate(proxy(self))
 
     def __next__(self) -> GenerationStep:
         return next(self._steps)
@@ -137,15 +139,15 @@ class Generation(Iterator[GenerationStep]):
 
     def _launch(self, made: Pass, before: mx.array | None) -> tuple[Pass, Choice]:
         """Choose a token, and let MLX begin to compute it and all that is kept of the step."""
-        choice = self._choose(made.logits, before)
-        mx.async_eval(choice.token, choice.logprob, made.logits, *made.arrays())
+        choice = self._choose(made.logits[None], before)
+        start_evaluating(choice.token, choice.logprob, made.logits, *made.arrays())
         return made, choice
 
     def _step(self, index: int, done: Pass, choice: Choice, *, last: bool) -> GenerationStep:
         token, logprob = int(number(choice.token)), number(choice.logprob)
         if not math.isfinite(logprob) and not math.isfinite(number(choice.total)):
             self._refuse(index)
-        logits = done.logits[0]
+        logits = done.logits
         if self._passes.edits and _alike(logits, logprob):
             self._refuse(index, "are all the same, so that no token is likelier than another")
         reason = None

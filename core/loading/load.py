@@ -10,11 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from .. import checkpoint, lora, quantisation
-from ..arrays import arrays_of
+from ..arrays import arrays_of, evaluate
 from ..errors import LoadError
 from ..files import check_file, read_json
 
@@ -225,7 +224,7 @@ def evaluate_parameters(root: nn.Module) -> None:
     Lazy arrays belong to the thread that made them; evaluated ones may be used by all.
     """
     attributes = [list(vars(module).values()) for module in root.modules()]
-    mx.eval(arrays_of(dict(root)), arrays_of(attributes))
+    evaluate(arrays_of(dict(root)), arrays_of(attributes))
 
 
 def _line(error: BaseException) -> str:

@@ -12,7 +12,10 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from ..annotations import shown
 from ..arguments import Arguments
+from ..arrays import arrays_of, evaluate
 from ..errors import InputError
+from ..points.dropout import refuse_dropout
+from ..points.layout import Layout
 from .result import Result
 
 P = ParamSpec("P")
@@ -21,6 +24,8 @@ R = TypeVar("R", bound=Result)
 
 class Analysis(Generic[P, R]):
     """A method, ready to register; calling it runs it and notes how it was called.
+
+    A model with dropout in training mode is refused, and what the result holds is evaluated.
 
     Attributes:
         name: As in ``model.NAME(…)`` and ``mlxray run NAME``.
@@ -56,6 +61,9 @@ class Analysis(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         bound = self.arguments.bind(*args, **kwargs)
         self._need_model(*bound.args[:1])
+        model = next(iter(bound.arguments.values()), None)
+        if isinstance(layout := getattr(model, "layout", None), Layout):
+            refuse_dropout(layout)
         started = time.perf_counter()
         result = self.fn(*bound.args, **bound.kwargs)
         if not isinstance(result, Result):
@@ -72,6 +80,8 @@ class Analysis(Generic[P, R]):
         result.metadata.setdefault("seconds", time.perf_counter() - started)
         from .registry import registry
 
+        # A lazy array belongs to this thread, and keeps alive what it would be computed from.
+        evaluate(arrays_of(vars(result)))
         registry.notify("mlxray_analysis_finished", result=result)
         return result
 

@@ -15,8 +15,9 @@ RESERVED = frozenset(
     """
     activations adapter conversation_trace decode encode encode_batch finish_from from_pretrained
     generate generate_batch get_attention_patterns get_token_predictions gradients layer_indices
-    layers layout model module name named_modules output points run_with_cache run_with_hooks
-    stream_generate to_str_tokens token_to_str tokenizer tokens trace vocab_size watch
+    layers layout model module name named_modules output points resolved run_with_cache
+    run_with_hooks stream_generate to_str_tokens token_to_str tokenizer tokens trace vocab_size
+    watch
     """.split()
 )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,6 +16,7 @@ from .experts import ExpertsSite
 from .head_site import HeadSite
 from .places import place
 from .sites import AttentionSite, HeadOutSite, ModuleSite, ResidMidSite, Site
+from .tree import ModuleTree
 from .vocabulary import (
     ALIASES,
     ATTENTION_POINTS,
@@ -24,6 +27,8 @@ from .vocabulary import (
     head_of,
     parse,
 )
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -52,46 +57,58 @@ class Layout:
 
     Args:
         root: The module that maps token ids to logits.
-        adapter: Its roles.
+        adapter: Its roles, or a function that chooses them, called again whenever modules were
+            replaced.
+
+    Attributes:
+        modules: Path → module, as of the last look; `current` looks again where it must.
+        version: Which look at the modules this is: changes when modules were replaced.
 
     Raises:
         AdapterError: if the list of layers is not where the adapter says.
     """
 
-    def __init__(self, root: nn.Module, adapter: Adapter) -> None:
+    def __init__(self, root: nn.Module, adapter: Adapter | Callable[[], Adapter]) -> None:
         self.root = root
-        self.adapter = adapter
-        self._sites: dict[AddressLike, Site] = {}
+        self._choose = adapter
+        self._lock = threading.RLock()
+        self.version = 0
         self.refresh()
 
+    def current(self) -> Layout:
+        """This layout, after another look at the model if its modules are others by now.
+
+        Raises:
+            AdapterError: if the model can no longer be understood; the next call tries again.
+        """
+        if not self._tree.intact():
+            with self._lock:
+                if not self._tree.intact():
+                    self.refresh()
+        return self
+
     def refresh(self) -> None:
-        """Look at the module tree again, after it was changed."""
-        self.modules: dict[str, nn.Module] = dict(reversed(self.root.named_modules()))
-        self._sites.clear()
+        """Look at the module tree again, as if the model was just wrapped."""
+        adapter = self._choose() if callable(self._choose) else self._choose
+        tree = ModuleTree(self.root)
+        blocks = tree.blocks(adapter)
+        self._tree, self.modules, self.adapter = tree, tree.modules, adapter
+        self._blocks, self.n_layers = blocks, len(blocks)
+        self._sites: dict[AddressLike, Site] = {}
         self._roles: dict[int, Adapter] = {}
         self._inputs: frozenset[int] | None = None
         self._shorts: dict[str, str] = {}
         #: What traces read in one pass, by what they read first in it; see `Trace`.
         self.read_together: dict[str, frozenset[str]] = {}
-        self._blocks = [
-            f"{path}.{index}"
-            for path in self.adapter.layers.split(",")
-            for index in range(sum(p.rpartition(".")[0] == path for p in self.modules))
-            if f"{path}.{index}" in self.modules
-        ]
-        self.n_layers = len(self._blocks)
-        if not self.n_layers:
-            raise AdapterError(
-                f"adapter {self.adapter.name!r} expects the layers at {self.adapter.layers!r}, "
-                f"and the model has none there. {nearest(self.adapter.layers, self._lists())} "
-                'Pass layer_attr="…", or an Adapter.'
-            )
+        self._answers: dict[Callable[..., object], object] = {}
+        self.version += 1
 
-    def _lists(self) -> Iterator[str]:
-        for path in self.modules:
-            stem, _, last = path.rpartition(".")
-            if last == "0":
-                yield stem
+    def once(self, ask: Callable[[Layout], Answer]) -> Answer:
+        """The answer of ``ask(layout)``, which tries the model; kept until modules are replaced."""
+        if ask not in self._answers:
+            self._answers[ask] = ask(self)
+        answer: Answer = self._answers[ask]  # type: ignore[assignment]
+        return answer
 
     # Roles
 
@@ -127,7 +144,7 @@ class Layout:
         roles, path = self.adapter, self.block(layer)
         for variant in self.adapter.variants:
             if callable(variant.has):
-                fits = variant.has(self.modules[path])
+                fits = self._tree.note(variant.has, self.modules[path])
             else:
                 fits = variant.has is not None and f"{path}.{variant.has}" in self.modules
             if not fits and layer not in variant.layers:
@@ -167,11 +184,11 @@ class Layout:
         """
         block = self.modules[self.block(layer)]
         if isinstance(scale, str):
-            found = getattr(block, scale, None)
+            found = self._tree.note(getattr, block, scale, None)
             if not isinstance(found, (int, float)):
                 raise AddressError(f"block {layer} has no number {scale!r}")
             return float(found)
-        return float(scale(block) if callable(scale) else scale)
+        return float(self._tree.note(scale, block) if callable(scale) else scale)
 
     def output_head(self) -> tuple[str, bool]:
         """Path of the module that gives the logits, and whether it is the tied embedding.
@@ -190,8 +207,9 @@ class Layout:
 
     def rows(self, path: str | None) -> int | None:
         """Rows of the table at `path` (vocabulary, learned positions); None without one."""
-        weight = getattr(self.modules.get(path or ""), "weight", None) if path else None
-        return int(weight.shape[0]) if isinstance(weight, mx.array) else None
+        module = self.modules.get(path) if path else None
+        rows: int | None = self._tree.note(_rows, module)
+        return rows
 
     def heads(self, layer: int, *, kv: bool = False) -> int:
         """Number of (key/value) heads of a layer's attention.
@@ -202,7 +220,9 @@ class Layout:
         roles = self.roles(layer)
         attention = self.modules[self.role(layer, roles.attn)]
         name = roles.kv_heads if kv else roles.heads
-        count = getattr(attention, name, None) if isinstance(name, str) else name
+        count = name
+        if isinstance(name, str):
+            count = self._tree.note(getattr, attention, name, None)
         if not isinstance(count, int):
             raise AddressError(f"the attention module of block {layer} has no {name!r}")
         return count
@@ -378,6 +398,11 @@ class Layout:
             else:
                 rows.append(PointStatus(name, layer, True, where(site)))
         return rows
+
+
+def _rows(module: nn.Module | None) -> int | None:
+    weight = getattr(module, "weight", None)
+    return int(weight.shape[0]) if isinstance(weight, mx.array) else None
 
 
 def where(site: Site) -> str:

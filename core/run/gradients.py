@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
+from ..arrays import evaluate
 from ..errors import InputError
 from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
@@ -62,7 +63,7 @@ def gradients(
     number, found, _ = gradients_like(
         layout, tokens, metric, values, edits=edits, positions=positions
     )
-    mx.eval(number, found)
+    evaluate(number, found)
     return number, found
 
 

@@ -14,7 +14,7 @@ from ..arguments import whole_number
 from ..arrays import held
 from ..errors import TraceError
 from ..indices import checked_index
-from .trace import Trace, current_trace, in_code, open_trace
+from .trace import Trace, current_trace, in_code, open_trace, resolved_in_block
 from .wrapped import WrappedModel
 
 
@@ -149,10 +149,12 @@ class ModuleProxy:
     @property
     def module(self) -> nn.Module:
         """The module itself."""
-        return self._model.layout.modules[self._path]
+        layout = self._model.layout
+        layout.need(self._path)
+        return layout.modules[self._path]
 
     def _proxy(self, edge: str) -> OutputProxy:
-        name = ".".join(filter(None, (self._model.layout.short(self._path), edge)))
+        name = ".".join(filter(None, (self._model.resolved.short(self._path), edge)))
         return OutputProxy(self._model, ".".join(filter(None, (self._path, edge))), name)
 
     @property
@@ -179,9 +181,11 @@ class ModuleProxy:
         if name.startswith("__"):
             raise AttributeError(name)
         path = f"{self._path}.{name}"
-        if path in self._model.layout.modules:
+        if path in self._model.resolved.modules:
             return ModuleProxy(self._model, path)
         value = getattr(self.module, name)
+        if isinstance(value, nn.Module) and path in self._model.resolved.modules:
+            return ModuleProxy(self._model, path)  # put there since the last look
         if isinstance(value, list) and value and isinstance(value[0], nn.Module):
             return [ModuleProxy(self._model, f"{path}.{i}") for i in range(len(value))]
         return value
@@ -209,7 +213,7 @@ class LayerListProxy:
         if isinstance(index, slice):
             return [self[layer] for layer in range(len(self))[index]]
         layer = whole_number(index, "the index of a layer")
-        return ModuleProxy(self._model, self._model.layout.block(layer))
+        return ModuleProxy(self._model, resolved_in_block(self._model).block(layer))
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
         if isinstance(index, slice):
@@ -217,7 +221,7 @@ class LayerListProxy:
         raise TraceError(f"cannot replace layer {index}; assign model.layers[{index}].output.")
 
     def __len__(self) -> int:
-        return self._model.layout.n_layers
+        return resolved_in_block(self._model).n_layers
 
     def __iter__(self) -> Iterator[ModuleProxy]:
         return (self[i] for i in range(len(self)))

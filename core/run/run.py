@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..arrays import held
+from ..arrays import evaluate, held
 from ..errors import AddressError
 from ..points.layout import Layout
 from ..points.sites import AttentionSite, Site
@@ -117,18 +117,17 @@ class Run:
 
             cache = make_prompt_cache(self.layout.root)
         more = {} if cache is None else {"cache": cache}
+        root = self.layout.root
         if modules:
-            with instrumented(modules, attention=self._attention):
-                output = under(self, self.layout.root, held(tokens), **more)
+            output = instrumented(modules, self._attention, under, self, root, held(tokens), **more)
         else:
-            output = under(self, self.layout.root, held(tokens), **more)
+            output = under(self, root, held(tokens), **more)
         return output[0] if isinstance(output, (tuple, list)) else output
 
     def call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Call one module of the model under this run."""
         modules = [h.module for h in self.handlers.values()]
-        with instrumented(modules, attention=self._attention):
-            return under(self, module, *args, **kwargs)
+        return instrumented(modules, self._attention, under, self, module, *args, **kwargs)
 
     def call_answered(
         self, path: str, answer: Any, module: nn.Module, *args: Any, **kwargs: Any
@@ -174,7 +173,7 @@ class Run:
         Raises:
             EditNeverFired, EditChangedNothing: see `Edit.settle`.
         """
-        mx.eval(*results, *(a for edit in self.edits for a in edit.pending()))
+        evaluate(*results, *(a for edit in self.edits for a in edit.pending()))
         for edit in self.edits:
             edit.settle()
         return [edit.report() for edit in self.edits]

@@ -16,7 +16,7 @@ from ..errors import InputError, PointAbsent
 from ..points.layout import Layout
 from ..points.sites import first_argument, set_first_argument
 from ..seams.edits import Call
-from ..seams.instrument import active
+from ..seams.instrument import under
 from .run import Run
 
 Norm = Callable[[mx.array], mx.array]
@@ -55,8 +55,7 @@ class Tail:
             def replaced(call: Call) -> Any:
                 value = first_argument(call)
                 # Outside of this run, in which the model's own norm would be replaced by itself.
-                with active(None):
-                    return value if final_norm is None else final_norm(value)
+                return value if final_norm is None else under(None, final_norm, value)
 
             run.skip(layout.adapter.final_norm, replaced)
 

@@ -13,10 +13,11 @@ from weakref import ref
 import mlx.core as mx
 
 from ..activations import Activations, Walk
-from ..arrays import arrays_of, held, nested
+from ..arrays import arrays_of, evaluate, held, nested, truth
 from ..errors import TraceError
 from ..finite import NaNCheck
-from ..interventions import replace_with
+from ..interventions import replace_in_block
+from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
 from ..seams.edits import Edit, EditReport
 from .run import Run
@@ -66,6 +67,13 @@ def current_trace(model: WrappedModel, name: str, owner: ref[Trace] | None = Non
         "    with model.trace(prompt):\n"
         f"        value = {what}.save()"
     )
+
+
+def resolved_in_block(model: WrappedModel) -> Layout:
+    """The layout of `model`: in a block of its traces, as it was when the run began."""
+    traces = [opened() for opened in _open.get()]
+    inside = any(trace is not None and trace.model is model for trace in traces)
+    return model.resolved if inside else model.layout
 
 
 class Trace:
@@ -119,7 +127,7 @@ class Trace:
         if self._outer is not None:
             raise TraceError("this trace was entered before; start a new one.")
         for address, _ in self._edits:
-            self.model.layout.site(address)
+            self.model.resolved.site(address)
         self._outer = _open.get()
         try:
             _open.set((*self._outer, ref(self)))
@@ -160,7 +168,7 @@ class Trace:
             AddressError: if nothing matches.
             TraceError: after the block (use `activations`) or before it.
         """
-        site = self.model.layout.site(address)
+        site = self.model.resolved.site(address)
         run = self._run_for(site.key)
         if not run.keeps(site):
             self._also.append(site.key)
@@ -171,7 +179,7 @@ class Trace:
 
     def save(self, address: AddressLike, name: str | None = None) -> Any:
         """Read the activation and keep it past the block, under `name`."""
-        value, key = self.read(address), self.model.layout.site(address).key
+        value, key = self.read(address), self.model.resolved.site(address).key
         self.saved_values[name or key] = held(value)
         self._final[key] = held(value)
         return value
@@ -183,10 +191,10 @@ class Trace:
             address: A point or a module path, ``.input`` included.
             change: A function of the activation, or the value to put there.
         """
-        key = self.model.layout.site(address).key
+        key = self.model.resolved.site(address).key
         if self._outer is None or self._over:
             raise TraceError("edits are made inside the block of a trace.")
-        self._edits.append((key, change if callable(change) else replace_with(change)))
+        self._edits.append((key, change if callable(change) else replace_in_block(change)))
         self._run = self._logits = self._first = None
         self._final.clear()
 
@@ -336,7 +344,8 @@ class Trace:
             TraceError: if the second run's output differs from the first: the parameters changed
                 since, or an edit depends on something else than its input.
         """
-        keys = [self.model.layout.site(a).key for a in addresses]
+        layout = self.model.layout
+        keys = [layout.site(a).key for a in addresses]
         passing = self._passing(keys)
         missing = [k for k in dict.fromkeys(keys) if k not in self._final and k not in passing]
         if missing:
@@ -360,8 +369,8 @@ class Trace:
 
     def _check_same(self, output: Any, others: list[mx.array]) -> None:
         same = mx.array_equal(output, self._output, equal_nan=True)
-        mx.eval(same, *others)
-        if not same.item():
+        evaluate(same, *others)
+        if not truth(same):
             raise TraceError(
                 "running again gave another output than this trace recorded: parameters "
                 "changed since, or an edit is not a function of its input. "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -24,24 +24,58 @@ class WrappedModel:
     Args:
         model: The module that maps token ids to logits; its parameters are evaluated.
         tokenizer: Any object with ``encode`` and ``decode``, or None.
-        adapter: The roles in use.
+        adapter: The roles in use, or a function that chooses them.
         name: Shown to people.
 
     Attributes:
-        model, tokenizer, adapter, name: As given.
-        layout: Resolves addresses.
-        tokens: From text to ids and back.
+        model, tokenizer, name: As given.
+        resolved: The layout as of the last look at the modules; `layout` looks whether they are
+            still the same.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, adapter: Adapter, name: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        adapter: Adapter | Callable[[], Adapter],
+        name: str,
+    ) -> None:
         self.name = name
         self.model = model
         self.tokenizer = tokenizer
-        self.adapter = adapter
-        self.layout = Layout(model, adapter)
-        evaluate_parameters(model)
-        layout = self.layout
-        self.tokens = Tokens(tokenizer, layout.rows(adapter.embed), layout.rows(adapter.positions))
+        self.resolved = Layout(model, adapter)
+        self._version = 0
+        self._follow()
+
+    @property
+    def layout(self) -> Layout:
+        """Resolves addresses; as if wrapped just now, whatever modules were replaced since.
+
+        Raises:
+            AdapterError: if the model can no longer be understood.
+        """
+        layout = self.resolved.current()
+        if layout.version != self._version:
+            self._follow()
+        return layout
+
+    def _follow(self) -> None:
+        layout, adapter = self.resolved, self.resolved.adapter
+        evaluate_parameters(self.model)
+        rows = layout.rows(adapter.embed), layout.rows(adapter.positions)
+        self._tokens = Tokens(self.tokenizer, *rows)
+        self._version = layout.version
+
+    @property
+    def adapter(self) -> Adapter:
+        """The roles in use."""
+        return self.layout.adapter
+
+    @property
+    def tokens(self) -> Tokens:
+        """From text to token ids and back."""
+        _ = self.layout
+        return self._tokens
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, special tokens added once; every method encodes this way."""

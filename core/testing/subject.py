@@ -71,7 +71,7 @@ class Subject:
 
     def bare(self, tokens: mx.array) -> mx.array:
         """Logits of the model alone, evaluated."""
-        if self.model.adapter.needs_cache:
+        if self.layout.adapter.needs_cache:
             from mlx_lm.models.cache import make_prompt_cache
 
             logits = logits_of(self.root(tokens, cache=make_prompt_cache(self.root)))

@@ -164,9 +164,10 @@ def test_plugins_load_on_first_use_and_not_at_import(tmp_path: Path) -> None:
         mlxray.registry.names("analysis")
         mlxray.registry.names("metric")
     """
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         check=True,

@@ -37,12 +37,12 @@ def test_paths_of_ones_own(make: Any) -> None:
         ModuleResolver(raw, embedding_path="my_embed").get_embedding_layer()
 
 
-def test_the_cache_is_kept_until_it_is_cleared(make: Any) -> None:
+def test_a_part_that_was_replaced(make: Any) -> None:
     raw = make.llama()
     resolver = ModuleResolver(raw)
-    old = resolver.get_lm_head()
+    assert resolver.get_lm_head() is raw.lm_head
     new = raw.lm_head = nn.Linear(16, 31, bias=False)
-    assert resolver.get_lm_head() is old
+    assert resolver.get_lm_head() is new
     resolver.clear_cache()
     assert resolver.get_lm_head() is new
 

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.arguments import count
+from mlxray.arrays import evaluate
 from mlxray.errors import InputError
 
 from ...datasets.prompts import UnequalPair, pair
@@ -153,7 +154,7 @@ def attribution_map(
     wanted = {point: layers_with(model, point, layers) for point in points}
     estimates = Estimates(model, batches, wanted, metric, metric_kwargs, position, ahead=True)
     found = estimates.gradient()
-    mx.eval(found)
+    evaluate(found)
     maps = {
         point: _result(cells, wanted[point], point, "gradient", estimates.measure)
         for point, cells in found.items()
@@ -168,7 +169,7 @@ def _result(
     cells: mx.array, layers: list[int], point: str, method: str, measure: Measure
 ) -> AttributionResult:
     scores = mx.sum(cells, axis=-1)
-    mx.eval(scores, cells)
+    evaluate(scores, cells)
     return AttributionResult(scores, cells, layers, point, method, measure.name)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
+from mlxray.arrays import evaluate, start_evaluating
 from mlxray.run.gradients import gradients_like
 from mlxray.run.run import Run
 from mlxray.run.tail import execute_at
@@ -69,7 +70,7 @@ class Estimates:
             values = [kept[address] for address in self.addresses[point]]
             one_size(point, each, values, axes(point)[0])
         run.forget()
-        mx.async_eval(logits, kept)
+        start_evaluating(logits, kept)
         self._ahead: dict[str, mx.array] | None = None
 
         def bound(corrupted: mx.array) -> Measure:
@@ -126,7 +127,7 @@ class Estimates:
                     positions=self.positions,
                 )
                 total = total + found[address].astype(mx.float32)
-                mx.eval(total)
+                evaluate(total)
             means[address] = total / steps
         return self._cells(means)
 

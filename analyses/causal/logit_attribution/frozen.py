@@ -16,7 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxray.arrays import number
+from mlxray.arrays import evaluate, number
 from mlxray.errors import AnalysisError
 
 Function = Callable[[mx.array], mx.array]
@@ -94,7 +94,7 @@ def _pulled(function: Function, zero: mx.array, weight: mx.array) -> tuple[mx.ar
     outputs: Any
     outputs, (gradient,) = mx.vjp(function, [zero], [weight.reshape(1, 1, -1)])
     found = outputs[0].astype(mx.float32), gradient.astype(mx.float32).reshape(-1)
-    mx.eval(found)
+    evaluate(found)
     return found
 
 

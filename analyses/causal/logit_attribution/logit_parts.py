@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arrays import number
+from mlxray.arrays import evaluate, number
 from mlxray.errors import AnalysisError
 from mlxray.points.layout import Layout
 from mlxray.run.run import Run
@@ -67,7 +67,7 @@ def see(
     logits = run.execute(ids)[0, at]
     embed, last, *rest = [run.read(a)[0, at] for a in (*ends, *adds, *more)]
     run.forget()
-    mx.eval(logits, embed, last, rest)
+    evaluate(logits, embed, last, rest)
     added = dict(zip(adds, rest, strict=False))
     return Written(logits, embed, added, last, dict(zip(more, rest[len(adds) :], strict=True)))
 

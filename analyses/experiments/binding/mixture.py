@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.optimizers as optim
 
-from mlxray.arrays import nested, number
+from mlxray.arrays import evaluate, nested, number
 from mlxray.errors import AnalysisError, InputError
 
 from .mixture_model import Parameters, advantage, peaks, positive, predicted, similarity, widths
@@ -131,7 +131,7 @@ def fit(groups: mx.array, chances: mx.array, variants: Sequence[frozenset[str]])
     optimizer = optim.Adam(learning_rate=_RATE)
     for _ in range(_STEPS):
         parameters = optimizer.apply_gradients(gradient(parameters), parameters)
-        mx.eval(parameters, optimizer.state)
+        evaluate(parameters, optimizer.state)
     table = losses(parameters).reshape(len(variants), len(STARTS))
     if not nested(mx.all(mx.isfinite(table))):
         raise AnalysisError("the mixture could not be fitted: its loss is not a number.")

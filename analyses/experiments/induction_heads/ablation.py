@@ -11,6 +11,7 @@ import mlx.nn as nn
 from tqdm import tqdm
 
 from mlxray import InterpretableModel
+from mlxray.arrays import evaluate, truth
 from mlxray.display import counted
 from mlxray.errors import AnalysisError
 from mlxray.tokens import Batch
@@ -83,7 +84,7 @@ def ablated_losses(
             row = Batch(batch.ids[sample : sample + 1], (length,))
             targets = row.ids[:, 1:]
             own.append(token_losses(model.run_with_hooks(row)[:, :-1], targets)[0])
-            mx.eval(own)
+            evaluate(own)
             sweep = Sweep(model, row, positions=range(length - 1))
             if not (silent or sample):
                 times = f"{counted(len(batch.lengths), 'sample')} × {counted(len(ways), 'way')}"
@@ -100,7 +101,7 @@ def ablated_losses(
                 losses = mx.zeros((len(cells), length - 1))
                 for indices, logits in sweep.logits(cells, values):
                     losses[mx.array(indices)] = token_losses(logits, targets)
-                    mx.eval(losses)
+                    evaluate(losses)
                     bar.update(len(indices))
                 found[way].append(losses)
     every = {way: mx.stack(losses, axis=1) for way, losses in found.items()}
@@ -132,5 +133,5 @@ def _values(activations: Mapping[str, mx.array], way: str, sample: int) -> dict[
 
 def _check(losses: Mapping[str, mx.array]) -> None:
     for name, values in losses.items():
-        if not bool(mx.all(mx.isfinite(values)).item()):
+        if not truth(mx.all(mx.isfinite(values))):
             raise AnalysisError(f"a loss is not a finite number ({name}): the logits overflow.")

@@ -9,6 +9,7 @@ import mlx.core as mx
 from tqdm import tqdm
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
+from mlxray.arrays import evaluate, truth
 from mlxray.errors import AnalysisError, InputError, PointAbsent, nearest
 from mlxray.points.vocabulary import ALIASES
 from mlxray.run.run import Run
@@ -106,8 +107,8 @@ def _run(
         for name, having in where.items()
     }
     run.forget()
-    mx.eval(logits, kept)
-    if bool(mx.any(mx.isnan(logits)).item()):
+    evaluate(logits, kept)
+    if truth(mx.any(mx.isnan(logits))):
         raise AnalysisError("the model's own logits hold NaN: there is nothing to compare with.")
     return logits, kept
 

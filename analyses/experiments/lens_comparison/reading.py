@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arrays import nested
+from mlxray.arrays import evaluate, nested
 
 from ...lenses.lens_result import LensResult
 from ...lenses.readout import Names, TopRow, check_numbers, in_parts, top_tokens
@@ -47,7 +47,7 @@ def read_point(
     for together, part, logits in in_parts(residuals, places, own.shape[-1], model.finish_from):
         best = [nested(x) for x in top_tokens(logits, top_k)]
         numbers = measures(logits.astype(mx.float32), own[part], targets[part])
-        mx.eval(numbers)
+        evaluate(numbers)
         for index, layer in enumerate(together):
             tops[layer] += list(zip(*(rows[index] for rows in best), strict=True))
             measured[layer].append(numbers[:, index])

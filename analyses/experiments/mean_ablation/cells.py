@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arrays import nested, number
+from mlxray.arrays import nested, number, truth
 from mlxray.errors import InputError
 from mlxray.generation.prompts import context_length
 from mlxray.tokens import Batch
@@ -140,7 +140,7 @@ class Ablation:
         if together:
             # Both with an edit, since inside of attention an edited run rounds in its own way.
             kept, replaced = (self._sweep.naive(together, v) for v in (self._own, self._values))
-            if mx.array_equal(kept, replaced).item():
+            if truth(mx.array_equal(kept, replaced)):
                 found += hidden
         return sorted(set(found))
 

@@ -1,0 +1,72 @@
+"""One quick call of every analysis that mlxray itself registers, on the embedded model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlxray import InterpretableModel
+from mlxray.analyses.datasets.pairs import PairSet, PromptPair
+
+FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
+PAIR = {"clean": FRANCE, "corrupted": ITALY}
+ANSWERS = {"correct_token": " Paris", "incorrect_token": " Rome"}
+CHAT = [
+    {"role": "user", "content": "My name is Alice."},
+    {"role": "assistant", "content": "Nice to meet you, Alice."},
+    {"role": "user", "content": "What is my name?"},
+]
+OTHER = [{"role": "user", "content": "My name is Henry."}, *CHAT[1:]]
+SIDES = {"positive": [FRANCE], "negative": [ITALY]}
+
+
+def trained(model: InterpretableModel) -> Any:
+    return model.train_tuned_lens([FRANCE, ITALY], num_steps=1, max_seq_len=10, verbose=False)
+
+
+def loaded(model: InterpretableModel, folder: Path) -> Any:
+    trained(model).save(folder / "lens")
+    return model.load_tuned_lens(folder / "lens")
+
+
+def curve(model: InterpretableModel) -> Any:
+    pairs = PairSet([PromptPair(FRANCE, ITALY, " Paris", " Rome")])
+    return model.circuit_curve(pairs, sizes=[5], steps=1)
+
+
+#: Name → the call; a second argument is a folder to write to.
+CALLS: dict[str, Callable[..., Any]] = {
+    "acdc": lambda m: m.acdc(**PAIR, threshold=1.0, layers=[1]),
+    "activation_patching": lambda m: m.activation_patching(**PAIR, layers=[1]),
+    "attention_patterns": lambda m: m.attention_patterns(FRANCE),
+    "attribution_map": lambda m: m.attribution_map(**PAIR),
+    "attribution_patching": lambda m: m.attribution_patching(**PAIR),
+    "binding_mechanisms": lambda m: m.binding_mechanisms(entities=4, samples=4, mixture=False),
+    "causal_trace": lambda m: m.causal_trace(**PAIR),
+    "circuit_curve": curve,
+    "conversation_attention": lambda m: m.conversation_attention(CHAT),
+    "copying_scores": lambda m: m.copying_scores(layers=[1]),
+    "detect_head_types": lambda m: m.detect_head_types(FRANCE),
+    "detect_induction_heads": lambda m: m.detect_induction_heads(n_random_tokens=5),
+    "direct_logit_attribution": lambda m: m.direct_logit_attribution(FRANCE, neurons=True),
+    "edge_attribution_patching": lambda m: m.edge_attribution_patching(
+        **PAIR, metric_kwargs=ANSWERS
+    ),
+    "head_scores": lambda m: m.head_scores(FRANCE, layers=[1], copying=False),
+    "induction_heads": lambda m: m.induction_heads(
+        n_random_tokens=6, samples=2, draws=1, copying=False
+    ),
+    "lens_comparison": lambda m: m.lens_comparison(FRANCE),
+    "load_tuned_lens": loaded,
+    "logit_lens": lambda m: m.logit_lens(FRANCE),
+    "mean_ablation": lambda m: m.mean_ablation(FRANCE, layers=[1], progress=False),
+    "path_patching": lambda m: m.path_patching(**PAIR, sender="a0.h0", receiver="a1.h0.q"),
+    "steering_sweep": lambda m: m.steering_sweep(
+        FRANCE, target=" Rome", **SIDES, layers=1, strengths=[0.5], neutral=[ITALY]
+    ),
+    "train_tuned_lens": trained,
+    "tuned_lens": lambda m: m.tuned_lens(FRANCE, trained(m)),
+    "turn_ablation": lambda m: m.turn_ablation(CHAT, "Alice", turns=[0]),
+    "turn_patching": lambda m: m.turn_patching(CHAT, OTHER, "Alice", turns=[0]),
+}
