@@ -160,3 +160,13 @@ def test_a_parameter_that_another_thread_left_lazy_is_told(make: Any) -> None:
         in_a_thread(lambda: model.run_with_hooks([1, 2]))
     mx.eval(model.model.parameters())
     assert in_a_thread(lambda: model.run_with_hooks([1, 2])).shape == (1, 2, 61)
+
+
+def test_an_undo_that_was_broken_off_goes_on(make: Any) -> None:
+    model = make("llama")
+    before = model.run_with_hooks([1, 2, 3])
+    edit = steering.orthogonalize_weights(model, mx.ones(32) * 2)
+    module, name, old, _ = edit._changes[0]
+    module[name] = old  # what an exception leaves of it
+    edit.undo()
+    assert mx.array_equal(model.run_with_hooks([1, 2, 3]), before)
