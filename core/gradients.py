@@ -11,6 +11,7 @@ from .edits import Edit
 from .errors import InputError
 from .layout import Layout
 from .points import AddressLike
+from .positions import Rows
 from .run import Run
 from .tail import execute_at
 
@@ -24,7 +25,8 @@ def gradients(
     addresses: Sequence[AddressLike],
     *,
     edits: Sequence[tuple[str, Callable[..., Any]]] = (),
-    positions: Sequence[int] | None = None,
+    positions: Sequence[int] | Rows | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> tuple[mx.array, dict[str, mx.array]]:
     """Differentiate a number of the logits with respect to activations.
 
@@ -37,7 +39,9 @@ def gradients(
         metric: Logits (B, S, V) → a scalar array.
         addresses: Points or module paths whose value is one array.
         edits: Edits in force during the pass, before the probes.
-        positions: Give `metric` the logits (B, P, V) of these positions only, which is cheaper.
+        positions: Give `metric` the logits (B, P, V) of these positions only, which is cheaper:
+            the same in each row, or each row's own.
+        lengths: Tokens of each row, if the rows are padded on the right.
 
     Returns:
         The metric's value, and address → gradient of the activation's shape; evaluated.
@@ -55,7 +59,7 @@ def gradients(
         return [Edit(address, fn, allow_unchanged=True) for address, fn in edits]
 
     look = Run(layout, watch=[s.key for s in sites], edits=fresh())
-    look.execute(tokens)
+    look.execute(tokens, lengths=lengths)
     for edit in look.edits:
         edit.settle()
     probes = {s.key: _probe(s.key, s.read(look)) for s in sites}
@@ -67,9 +71,9 @@ def gradients(
         ]
         run = Run(layout, edits=[*fresh(), *planted])
         if positions is None:
-            result = metric(run.execute(tokens))
+            result = metric(run.execute(tokens, lengths=lengths))
         else:
-            result = metric(execute_at(run, tokens, positions))
+            result = metric(execute_at(run, tokens, positions, lengths=lengths))
         if result.size != 1:
             raise InputError(f"the metric returned shape {result.shape}; a scalar is needed.")
         return result.reshape(())

@@ -146,7 +146,7 @@ class InterpretableModel:
         batch = self.tokens.batch(inputs)
         edits = self._edits(interventions, allow_unchanged)
         run = Run(self.layout, watch=hooks or (), edits=edits, everything=hooks is None)
-        logits = run.execute(batch.ids)
+        logits = run.execute(batch.ids, lengths=batch.lengths)
         kept = run.values()
         run.forget()
         reports = run.settle(logits, *arrays_of(list(kept.values())))
@@ -172,7 +172,8 @@ class InterpretableModel:
             EditError: if an edit returns the wrong thing, never fires, or changes nothing.
         """
         run = Run(self.layout, edits=self._edits(hooks, allow_unchanged))
-        logits: mx.array = run.execute(self.tokens.batch(inputs).ids)
+        batch = self.tokens.batch(inputs)
+        logits: mx.array = run.execute(batch.ids, lengths=batch.lengths)
         run.settle(logits)
         return logits
 
@@ -220,11 +221,20 @@ class InterpretableModel:
         interventions: Interventions | None = None,
         positions: Sequence[int] | None = None,
     ) -> tuple[mx.array, dict[str, mx.array]]:
-        """A scalar of the logits and its exact gradient at each address; see `gradients`."""
+        """A scalar of the logits and its exact gradient at each address; see `gradients`.
+
+        Of prompts of unequal length, `positions` are each one's own.
+        """
         edits = [(e.address, e.fn) for e in self._edits(interventions, True)]
-        ids = self.tokens.batch(inputs).ids
+        batch = self.tokens.batch(inputs)
         return _gradients.gradients(
-            self.layout, ids, metric, addresses, edits=edits, positions=positions
+            self.layout,
+            batch.ids,
+            metric,
+            addresses,
+            edits=edits,
+            positions=None if positions is None else batch.indices(positions),
+            lengths=batch.lengths,
         )
 
     def _edits(self, interventions: Interventions | None, allow_unchanged: bool) -> list[Edit]:

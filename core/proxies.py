@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .errors import TraceError
+from .indexing import own_index
 from .trace import current_trace, in_code
 
 if TYPE_CHECKING:
@@ -72,17 +73,23 @@ class OutputProxy:
         )
 
     def __getitem__(self, index: Any) -> Any:
-        return self.value[index]
+        trace = current_trace(self._model, self._name)
+        value = trace.read(self._address)
+        if not isinstance(value, mx.array):
+            return value[index]
+        return value[own_index(index, value.shape, trace.batch)]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         part = value.value if isinstance(value, OutputProxy) else value
+        trace = current_trace(self._model, self._name)
+        batch = trace.batch
 
         def put(activation: mx.array) -> mx.array:
             new = mx.array(activation)
-            new[index] = part
+            new[own_index(index, activation.shape, batch)] = part
             return new
 
-        current_trace(self._model, self._name).edit(self._address, put)
+        trace.edit(self._address, put)
 
     def __len__(self) -> int:
         return len(self.value)

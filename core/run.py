@@ -20,6 +20,7 @@ from .errors import AddressError
 from .instrument import Original, instrumented, under
 from .layout import Layout
 from .points import ATTENTION_POINTS, LARGE_POINTS, AddressLike
+from .positions import Span, cached_tokens
 from .sites import AttentionSite, Site
 
 Before = Callable[[Call], None]
@@ -147,16 +148,30 @@ class Run:
         for path in self.layout.attention_paths():
             self.attention_handler(path).keep_points = frozenset(ATTENTION_POINTS)
 
-    def execute(self, tokens: mx.array, *, cache: Any = None) -> Any:
+    def execute(
+        self,
+        tokens: mx.array,
+        *,
+        cache: Any = None,
+        lengths: Sequence[int] | None = None,
+        span: Span | None = None,
+    ) -> Any:
         """Run the model on (B, S) token ids; nothing is evaluated.
 
         Args:
             tokens: (B, S) integer ids.
             cache: mlx-lm's list of key/value caches, or None.
+            lengths: Tokens of each row if the rows are padded on the right; edits of positions
+                count in these.
+            span: Which positions these tokens have, where that is not all; of one generation.
 
         Returns:
             What the model returns, the first of it if there are several things: logits (B, S, V).
         """
+        if self.edits and span is None:
+            span = _span(tokens, lengths, cached_tokens(cache))
+            for edit in self.edits:
+                edit.begin(span)
         modules = [h.module for h in self.handlers.values()]
         if cache is None and self.layout.adapter.needs_cache:
             from mlx_lm.models.cache import make_prompt_cache
@@ -287,3 +302,10 @@ class Run:
         if not self._frames:
             return original(*args, **kwargs)
         return self._frames[-1].softmax(original, *args, **kwargs)
+
+
+def _span(tokens: mx.array, lengths: Sequence[int] | None, before: int) -> Span:
+    """What a single run covers, `before` tokens being in its cache."""
+    rows, count = tokens.shape
+    own = [count] * rows if lengths is None else lengths
+    return Span(tuple(before + n for n in own), before, before + count)

@@ -44,6 +44,17 @@ class Batch:
             raise InputError(f"prompt {row} has {length} tokens; there is no position {position}.")
         return position % length
 
+    def indices(self, positions: Sequence[int]) -> list[list[int]]:
+        """Several positions in each row; see `index`.
+
+        Raises:
+            InputError: also if there are none.
+        """
+        if not len(positions):
+            raise InputError("the list of positions is empty.")
+        rows = range(len(self.lengths))
+        return [[self.index(row, position) for position in positions] for row in rows]
+
     def rows(self) -> list[list[int]]:
         """The ids of each prompt without padding."""
         table = cast(list[list[int]], self.ids.tolist())

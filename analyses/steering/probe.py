@@ -14,9 +14,9 @@ from mlxray import InterpretableModel
 from mlxray.arrays import held, number
 from mlxray.errors import AnalysisError, EditError, InputError
 from mlxray.generation import LimitedEdit, Where
-from mlxray.generation.edits import tokens_axis
 from mlxray.interventions import Interventions, as_pairs
 from mlxray.points import AddressLike
+from mlxray.positions import tokens_axis
 
 from .contrast import addresses_of, read, rows_of
 

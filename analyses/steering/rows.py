@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlxray import InterpretableModel
 from mlxray.edits import Edit
 from mlxray.errors import InputError
-from mlxray.generation.edits import tokens_axis
+from mlxray.positions import tokens_axis
 from mlxray.run import Run
 from mlxray.sites import first_argument, set_first_argument
 from mlxray.tail import execute_at

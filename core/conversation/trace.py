@@ -10,8 +10,8 @@ import mlx.core as mx
 
 from ..arrays import held
 from ..errors import InputError, PointAbsent
-from ..generation.edits import tokens_axis
 from ..points import AddressLike
+from ..positions import tokens_axis
 from ..results.conversation import ConversationResult
 from ..tokens import whole_number
 from ..trace import Trace

@@ -1,10 +1,10 @@
 """Text from a model, token by token, with edits and watched points at every step."""
 
 from ..results.generation import GenerationResult
+from ..where import LimitedEdit, Where
 from .generate import Interventions, generate, generate_batch, stream_generate
 from .prompts import Message, Prompt, chat_ids, context_length
 from .stream import Generation, GenerationStep
-from .where import LimitedEdit, Where
 
 __all__ = [
     "Generation",

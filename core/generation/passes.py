@@ -13,8 +13,9 @@ from ..arrays import arrays_of
 from ..errors import InputError
 from ..instrument import own_class
 from ..points import AddressLike, parse
+from ..positions import Span, cached_tokens, tokens_axis
 from ..run import Run
-from .edits import PlacedEdit, Span, Tally, tokens_axis
+from .edits import CountedEdit, Tally
 
 if TYPE_CHECKING:
     from ..model import InterpretableModel
@@ -72,13 +73,15 @@ class Passes:
     ) -> None:
         self.cache = _cache(model, cache, use_cache)
         before = cached_tokens(self.cache)
-        self.span = Span(before + len(ids), before, before)
+        self.span = Span((before + len(ids),), before, before, generating=True)
         site = model.layout.site
         self.edits = [
-            PlacedEdit(site(a).key, fn, self.span, allow_unchanged=allow_unchanged)
-            for a, fn in interventions
+            CountedEdit(site(a).key, fn, allow_unchanged=allow_unchanged) for a, fn in interventions
         ]
         self._run = Run(model.layout, edits=self.edits, watch=watch)
+        for edit in self.edits:
+            edit.begin(self.span)
+        self._before = before
         self._ids = mx.array(list(ids))
         self._seen: mx.array | None = None
 
@@ -95,7 +98,7 @@ class Passes:
         if not parts or not final.activations:
             return final
         values = {
-            key: _joined(key, [p.activations[key] for p in parts], value)
+            key: _joined(key, [p.activations[key] for p in parts], value, self._before)
             for key, value in final.activations.items()
         }
         return Pass(final.logits, values, final.tallies)
@@ -114,17 +117,11 @@ class Passes:
         else:
             self.span.start, self.span.end = self.span.end, self.span.end + new
         self._run.restart()
-        logits = self._run.execute(tokens[None], cache=self.cache)
+        logits = self._run.execute(tokens[None], cache=self.cache, span=self.span)
         kept = self._run.values()
         if self.cache is None:
             kept = {key: _last(key, value, new) for key, value in kept.items()}
         return Pass(logits[:, -1, :], kept, tuple(edit.tally() for edit in self.edits))
-
-
-def cached_tokens(cache: Iterable[Any] | None) -> int:
-    """How many tokens caches hold."""
-    offsets = (getattr(c, "offset", 0) for c in cache or ())
-    return max((o for o in offsets if isinstance(o, int)), default=0)
 
 
 def _cache(model: InterpretableModel, cache: list[Any] | None, use_cache: bool) -> Any:
@@ -158,8 +155,8 @@ def _last(key: str, value: Any, new: int) -> Any:
     return value[(slice(None),) * axis + (slice(start, None),)]
 
 
-def _joined(key: str, parts: list[Any], final: Any) -> Any:
-    """The pieces of the prompt as one value.
+def _joined(key: str, parts: list[Any], final: Any, before: int) -> Any:
+    """The pieces of the prompt as one value, after `before` tokens in the cache.
 
     Raises:
         InputError: if they do not fit together.
@@ -171,10 +168,11 @@ def _joined(key: str, parts: list[Any], final: Any) -> Any:
     if name in ("scores", "pattern"):
         lengths = [v.shape[-1] for v in values]
         rows = [v.shape[axis] for v in values]
-        if lengths[-1] != sum(rows):
+        if lengths[-1] != before + sum(rows):
             raise InputError(
                 f"{key!r} cannot be watched here: the layer sees a window of {lengths[-1]} "
-                f"positions, shorter than the prompt of {sum(rows)}. Watch it in a single run."
+                f"positions, shorter than the prompt of {before + sum(rows)}. Watch it in a "
+                "single run."
             )
         masked = 0.0 if name == "pattern" else -mx.inf
         values = [

@@ -13,7 +13,8 @@ from ..arrays import number
 from ..edits import EditReport
 from ..errors import AnalysisError, EditError, InputError
 from ..points import AddressLike
-from .passes import Pass, Passes, cached_tokens
+from ..positions import cached_tokens
+from .passes import Pass, Passes
 from .prompts import Prompt, context_length, prompt_ids
 from .sampling import Choice, Chooser, Sampling, check_count
 from .text import TextStream, stop_list
