@@ -114,6 +114,8 @@ def generate(
         watch: Addresses whose values to keep at each step.
         keep_logits: Keep the logits of each step.
         prompt_cache: mlx-lm's caches that hold what stands before the prompt; they are changed.
+            Afterwards they hold the prompt and the generated tokens but the last, whatever ended
+            the text: ``generate([result.tokens[-1], *more], prompt_cache=cache)`` goes on.
         use_cache: False runs all tokens again at each step; the same tokens, slower.
         allow_unchanged: Accept edits that change no number.
 

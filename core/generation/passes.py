@@ -72,6 +72,7 @@ class Passes:
         allow_unchanged: bool,
     ) -> None:
         self.cache = _cache(model, cache, use_cache)
+        self._given = cache is not None
         before = cached_tokens(self.cache)
         self.span = Span((before + len(ids),), before, before, generating=True)
         site = model.layout.site
@@ -106,6 +107,24 @@ class Passes:
     def token(self, token: mx.array) -> Pass:
         """The pass of one more token, (1,)."""
         return self._pass(token)
+
+    @property
+    def can_rewind(self) -> bool:
+        """Whether a pass that turns out to be too many leaves no trace in the caller's cache."""
+        return not self._given or all(_is_plain(each) for each in self.cache)
+
+    def rewind(self, generated: int | None) -> None:
+        """Leave in the caller's cache the prompt and so many generated tokens.
+
+        None takes the prompt out as well: its pass was broken off.
+        """
+        if not self._given:
+            return
+        prompt = self.span.prompts[0]
+        wanted = self._before if generated is None else prompt + generated
+        for each in self.cache:
+            if _is_plain(each) and each.offset > wanted:
+                each.trim(each.offset - wanted)
 
     def _pass(self, tokens: mx.array) -> Pass:
         new = tokens.size
@@ -142,6 +161,13 @@ def _cache(model: InterpretableModel, cache: list[Any] | None, use_cache: bool) 
     from mlx_lm.models.cache import make_prompt_cache
 
     return make_prompt_cache(root)
+
+
+def _is_plain(cache: Any) -> bool:
+    """Whether tokens can be taken out of one layer's cache again, however many it holds."""
+    from mlx_lm.models.cache import KVCache, QuantizedKVCache
+
+    return type(cache) in (KVCache, QuantizedKVCache)
 
 
 def _last(key: str, value: Any, new: int) -> Any:

@@ -115,19 +115,23 @@ class Generation(Iterator[GenerationStep]):
         if self._room is not None:
             limit = min(limit, self._room)
         # A callback may change what edits do, so the next pass waits for it.
-        ahead = self.options.callback is None
-        done, choice = self._launch(self._passes.prompt(), None)
-        for index in range(limit):
-            following = None
-            if ahead and index + 1 < limit:
-                following = self._next(choice)
-            step = self._step(index, done, choice, last=index + 1 == limit)
-            yield step
-            if step.finish_reason:
-                break
-            done, choice = following or self._next(choice)
-            if index % TIDY == TIDY - 1:
-                mx.clear_cache()
+        ahead = self.options.callback is None and self._passes.can_rewind
+        given = None
+        try:
+            done, choice = self._launch(self._passes.prompt(), None)
+            for index in range(limit):
+                given, following = index, None
+                if ahead and index + 1 < limit:
+                    following = self._next(choice)
+                step = self._step(index, done, choice, last=index + 1 == limit)
+                yield step
+                if step.finish_reason:
+                    break
+                done, choice = following or self._next(choice)
+                if index % TIDY == TIDY - 1:
+                    mx.clear_cache()
+        finally:
+            self._passes.rewind(given)
         edits = self._passes.edits
         for edit, tally in zip(edits, done.tallies, strict=True):
             edit.close(tally)
