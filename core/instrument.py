@@ -1,16 +1,24 @@
 """Seeing a module's calls: its class is swapped for a subclass whose call asks the active run.
 
-Each swap knows its runs, so nested runs and threads may share modules, and the last one out
-restores the class. Which run a call belongs to is a context variable: other threads see none.
+What a run swaps belongs to a claim, and nested runs and threads that meet the same modules hold
+the claim as well. The end of the last holder restores everything. Which run a call belongs to is
+a context variable: other threads see none.
+
+Restoring is one call of C code, the claim's weak reference: Python looks for signals between its
+own instructions only, so no exception that a signal handler raises can leave it half done.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial, wraps
+from itertools import chain, repeat
 from typing import Any, Protocol
+from weakref import ref
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -29,19 +37,36 @@ class Observer(Protocol):
 
     def on_softmax(self, original: Original, *args: Any, **kwargs: Any) -> Any: ...
 
+    def on_quantised_attention(self, original: Original, *args: Any, **kwargs: Any) -> Any: ...
+
 
 _active: ContextVar[Observer | None] = ContextVar("mlxray_active_run", default=None)
 _lock = threading.RLock()
 # Past nn.Module's own __setattr__, which looks for parameters in what it is given.
 _set_class = object.__setattr__
 
-#: id → module, its own class, the runs that watch it
-_swapped: dict[int, tuple[nn.Module, type[nn.Module], set[object]]] = {}
+
+class _Claim:
+    """What is swapped stays swapped while somebody holds this."""
+
+    __slots__ = ("__weakref__",)
+
+
+#: id of a swapped module → its claim; the functions of ``mlx.core`` under that module's id
+_swapped: dict[int, ref[_Claim]] = {}
 _subclasses: dict[type[nn.Module], type[nn.Module]] = {}
+_own: dict[type[nn.Module], type[nn.Module]] = {}
+
+#: Exhausts an iterator, in C.
+_exhaust: Callable[[Iterable[Any]], object] = partial(deque, maxlen=0)
+
+
+def _nobody() -> None:
+    """In place of the weak reference to a claim."""
 
 
 def under(
-    observer: Observer | None, function: Callable[..., Any], *args: Any, **kwargs: Any
+    observer: Observer | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
     """Call `function` with `observer` as the run that calls belong to (None: no run)."""
     before = _active.get()
@@ -50,17 +75,6 @@ def under(
         return function(*args, **kwargs)
     finally:
         _active.set(before)  # the first thing here and written in C: Ctrl-C finds no gap
-
-
-@contextmanager
-def active(observer: Observer | None) -> Iterator[None]:
-    """`under` as a block."""
-    before = _active.get()
-    try:
-        _active.set(observer)
-        yield
-    finally:
-        _active.set(before)
 
 
 def _instrumented(cls: type[nn.Module]) -> type[nn.Module]:
@@ -79,116 +93,102 @@ def _instrumented(cls: type[nn.Module]) -> type[nn.Module]:
     body = {"__call__": __call__, "__module__": cls.__module__, "__doc__": cls.__doc__}
     subclass = type(cls.__name__, (cls,), body)
     subclass.__qualname__ = cls.__qualname__
+    _own[subclass] = cls
     _subclasses[cls] = subclass
     return subclass
 
 
-@contextmanager
-def instrumented(modules: Iterable[nn.Module], *, attention: bool) -> Iterator[None]:
-    """While the block runs, calls of `modules` reach the active run.
+def instrumented(
+    modules: Iterable[nn.Module],
+    attention: bool,
+    function: Callable[..., Any],
+    /,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Call `function` while calls of `modules` reach the active run.
 
     Args:
-        modules: Module objects; the same object may be swapped by several runs at once.
-        attention: Also watch the fused attention and softmax functions of ``mlx.core``.
+        modules: Module objects; several runs at once may have the same one.
+        attention: Also watch the functions that compute attention; see `_seams`.
+        function: Called with what follows; its result is returned.
     """
-    run = object()
-    swapped = list(modules)
+    claims: list[Any] = []
     try:
-        with _lock:
-            for module in swapped:
-                _swap(module, run)
-            if attention:
-                _seams.enter(run)
-        yield
+        _swap(list(modules), attention, claims)
+        return function(*args, **kwargs)
     finally:
-        # To the end, however far the beginning came: Ctrl-C waits until everything is restored.
-        interrupt: KeyboardInterrupt | None = None
-        while True:
-            try:
-                _leave(swapped, run)
-                break
-            except KeyboardInterrupt as error:
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+        # The first thing here and written in C: no exception finds a gap before it. A context
+        # manager's __exit__ would be one.
+        claims.clear()
 
 
-def _swap(module: nn.Module, run: object) -> None:
-    entry = _swapped.get(id(module))
-    if entry is None:
-        entry = _swapped[id(module)] = module, type(module), {run}
-    _, cls, runs = entry
-    runs.add(run)
-    _set_class(module, "__class__", _subclasses.get(cls) or _instrumented(cls))
+def _swap(modules: list[nn.Module], attention: bool, claims: list[Any]) -> None:
+    """Swap what no run has swapped yet, and hold the claims of all.
 
-
-def _restore(module: nn.Module, run: object) -> None:
-    entry = _swapped.get(id(module))
-    if entry is None:
-        return
-    _, cls, runs = entry
-    runs.discard(run)
-    if not runs:
-        _set_class(module, "__class__", cls)
-        _swapped.pop(id(module), None)
-
-
-def _leave(modules: list[nn.Module], run: object) -> None:
-    """Undo what `instrumented` did; undoing it twice, or half of it, does no harm."""
+    Claims are held by the list alone: a name here would be held by the traceback of an exception.
+    """
     with _lock:
-        for module in modules:
-            _restore(module, run)
-        _seams.leave(run)
+        fresh = modules
+        if _swapped:
+            fresh = []
+            for module in modules:
+                claims.append(_swapped.get(id(module), _nobody)())
+                if claims[-1] is None:
+                    fresh.append(module)
+        if attention:
+            claims.append(_swapped.get(id(mx), _nobody)())
+            attention = claims[-1] is None
+        ids = list(map(id, fresh))
+        own = list(map(type, fresh))
+        undo: Iterator[Any] = map(_set_class, fresh, repeat("__class__"), own)
+        if attention:
+            ids.append(id(mx))
+            seams = _seams()
+            originals = [getattr(owner, name) for owner, name, _ in seams]
+            undo = chain(undo, _set_functions(seams, originals))
+        subclasses = [_subclasses.get(cls) or _instrumented(cls) for cls in own]
+        # In this order: whatever breaks off from here on, dropping the claim restores the rest.
+        restore = map(_exhaust, (chain(undo, map(_swapped.pop, ids, repeat(None))),))
+        claims.append(_Claim())
+        _swapped.update(zip(ids, repeat(ref(claims[-1], partial(next, restore)))))
+        _exhaust(map(_set_class, fresh, repeat("__class__"), subclasses))
+        if attention:
+            watched = [_watched(fn, on) for fn, (_, _, on) in zip(originals, seams, strict=True)]
+            _exhaust(_set_functions(seams, watched))
+
+
+def _seams() -> list[tuple[Any, str, str]]:
+    """Functions through which attention is seen: owner, name, and the run's method for it."""
+    found: list[tuple[Any, str, str]] = [
+        (mx.fast, "scaled_dot_product_attention", "on_fused_attention"),
+        (mx, "softmax", "on_softmax"),
+    ]
+    # Whoever has a quantised cache has imported this.
+    base = sys.modules.get("mlx_lm.models.base")
+    if hasattr(base, "quantized_scaled_dot_product_attention"):
+        found.append((base, "quantized_scaled_dot_product_attention", "on_quantised_attention"))
+    return found
+
+
+def _set_functions(seams: list[tuple[Any, str, str]], functions: list[Original]) -> Iterator[None]:
+    owners, names = [owner for owner, _, _ in seams], [name for _, name, _ in seams]
+    return map(setattr, owners, names, functions)
+
+
+def _watched(original: Original, method: str) -> Original:
+    """A function that asks the active run."""
+
+    @wraps(original)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        observer = _active.get()
+        if observer is None:
+            return original(*args, **kwargs)
+        return getattr(observer, method)(original, *args, **kwargs)
+
+    return watched
 
 
 def own_class(module: nn.Module) -> type[nn.Module]:
     """The class that the module has outside of runs."""
-    with _lock:
-        entry = _swapped.get(id(module))
-        return entry[1] if entry else type(module)
-
-
-class _FunctionSeams:
-    """Replaces two functions of mlx.core while any run asks for attention points."""
-
-    def __init__(self) -> None:
-        self._runs: set[object] = set()
-        self._fused: Original = mx.fast.scaled_dot_product_attention
-        self._softmax: Original = mx.softmax
-        self._replaced = False
-
-    def enter(self, run: object) -> None:
-        if not self._runs:
-            self._replace()
-        self._runs.add(run)
-
-    def _replace(self) -> None:
-        fused = self._fused = mx.fast.scaled_dot_product_attention
-        softmax = self._softmax = mx.softmax
-
-        def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> Any:
-            observer = _active.get()
-            if observer is None:
-                return fused(*args, **kwargs)
-            return observer.on_fused_attention(fused, *args, **kwargs)
-
-        def watched_softmax(*args: Any, **kwargs: Any) -> Any:
-            observer = _active.get()
-            if observer is None:
-                return softmax(*args, **kwargs)
-            return observer.on_softmax(softmax, *args, **kwargs)
-
-        self._replaced = True
-        mx.fast.scaled_dot_product_attention = scaled_dot_product_attention
-        mx.softmax = watched_softmax
-
-    def leave(self, run: object) -> None:
-        """Put the functions back if `run` was the last; nothing happens if it never entered."""
-        self._runs.discard(run)
-        if self._replaced and not self._runs:
-            mx.fast.scaled_dot_product_attention = self._fused
-            mx.softmax = self._softmax
-            self._replaced = False
-
-
-_seams = _FunctionSeams()
+    return _own.get(type(module), type(module))

@@ -178,15 +178,14 @@ class Run:
 
             cache = make_prompt_cache(self.layout.root)
         more = {} if cache is None else {"cache": cache}
-        with instrumented(modules, attention=self._attention):
-            output = under(self, self.layout.root, held(tokens), **more)
+        root = self.layout.root
+        output = instrumented(modules, self._attention, under, self, root, held(tokens), **more)
         return output[0] if isinstance(output, (tuple, list)) else output
 
     def call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Call one module of the model under this run."""
         modules = [h.module for h in self.handlers.values()]
-        with instrumented(modules, attention=self._attention):
-            return under(self, module, *args, **kwargs)
+        return instrumented(modules, self._attention, under, self, module, *args, **kwargs)
 
     def keeps(self, site: Site) -> bool:
         """Whether a run of everything keeps what `site` reads: not every module's input."""
@@ -250,7 +249,7 @@ class Run:
                 continue
         return found
 
-    # The seams call these three.
+    # The seams call these four.
 
     def on_call(
         self, module: nn.Module, original: Original, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -302,6 +301,11 @@ class Run:
         if not self._frames:
             return original(*args, **kwargs)
         return self._frames[-1].softmax(original, *args, **kwargs)
+
+    def on_quantised_attention(self, original: Original, *args: Any, **kwargs: Any) -> Any:
+        if not self._frames:
+            return original(*args, **kwargs)
+        return self._frames[-1].quantised(original, *args, **kwargs)
 
 
 def _span(tokens: mx.array, lengths: Sequence[int] | None, before: int) -> Span:

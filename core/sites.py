@@ -179,6 +179,12 @@ class AttentionSite:
 
     def read(self, run: Run) -> Any:
         frame = _one(self.key, self.path, run.handler(self.path).frames, None)
+        if self.field not in frame and frame.calls:
+            raise PointAbsent(
+                self.key,
+                f"{self.path!r} writes its own softmax: only scores and pattern are seen there. "
+                "An adapter can say where the others are (OwnSoftmax).",
+            )
         if self.field not in frame:
             raise PointAbsent(
                 self.key,

@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from .edits import Call
 from .errors import InputError, PointAbsent
-from .instrument import active
+from .instrument import under
 from .layout import Layout
 from .positions import Rows, take
 from .run import Run
@@ -66,8 +66,7 @@ def finish_from(
         def replaced(call: Call) -> Any:
             value = first_argument(call)
             # Outside of this run, in which the model's own norm would be replaced by itself.
-            with active(None):
-                return value if final_norm is None else final_norm(value)
+            return value if final_norm is None else under(None, final_norm, value)
 
         run.skip(layout.adapter.final_norm, replaced)
     return _logits(run.execute(mx.zeros(residual.shape[:2], dtype=mx.int32)))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlxray.errors import AdapterError
-from mlxray.instrument import active, instrumented
+from mlxray.instrument import instrumented, under
 
 Array = npt.NDArray[Any]
 
@@ -158,8 +158,7 @@ def record(root: nn.Module) -> Recording:
     recorder = _Recorder(root)
     modules = [module for _, module in root.named_modules()]
     try:
-        with instrumented(modules, attention=True), active(recorder):
-            output = root(mx.array(ids))
+        output = instrumented(modules, True, under, recorder, root, mx.array(ids))
         raw = _first(output)
         mx.eval(raw, [s.raw for s in recorder.calls], [a for _, a in recorder.attentions])
     except Exception as error:

@@ -20,7 +20,7 @@ from mlxray.adapter import FusedAttention
 from mlxray.attention import Attend, head_shares
 from mlxray.edits import Call
 from mlxray.errors import AddressError, PointAbsent, nearest
-from mlxray.instrument import active
+from mlxray.instrument import under
 from mlxray.layout import Layout
 from mlxray.run import Run
 from mlxray.sites import first_argument, set_first_argument
@@ -206,8 +206,7 @@ class EdgePass:
     @staticmethod
     def _write_heads(call: Call, heads: int, rows: list[int], written: list[mx.array]) -> None:
         (own,) = rows
-        with active(None):
-            shares = head_shares(call.module, first_argument(call)[:own], heads)
+        shares = under(None, head_shares, call.module, first_argument(call)[:own], heads)
         written += [shares[:, head] for head in range(heads)]
 
     def _plan_mlp(self, run: Run, layer: int, receivers: slice, written: list[mx.array]) -> None:

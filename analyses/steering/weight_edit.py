@@ -57,8 +57,9 @@ class WeightEdit:
             EditError: if something else changed one of the parameters in between; then nothing is
                 put back.
         """
-        stale = [n for m, n, _, new in self._changes if m[n] is not new]
-        stale += [own.__name__ for m, own, new in self._classes if own_class(m) is not new]
+        # An exception may have ended an earlier call of this half-way.
+        stale = [n for m, n, old, new in self._changes if m[n] is not new and m[n] is not old]
+        stale += [own.__name__ for m, own, new in self._classes if own_class(m) not in (own, new)]
         if stale:
             raise EditError(
                 f"{len(stale)} of the edited parameters were changed since ({stale[0]!r}, …): "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -28,7 +31,6 @@ class Unplugged(BaseException):
 def as_before(model: InterpretableModel, state: Any, logits: mx.array) -> None:
     assert state_of(model.model) == state
     assert not instrument._swapped
-    assert not instrument._seams._runs
     assert instrument._active.get() is None
     assert all(trace() is None for trace in _open.get())
     assert mx.array_equal(model.model(mx.array([IDS])), logits)
@@ -141,16 +143,19 @@ def lines(function: Callable[..., Any]) -> Any:
 @pytest.mark.parametrize(
     "functions",
     [
-        (instrument._swap, instrument._instrumented, instrument._FunctionSeams.enter),
-        (instrument._FunctionSeams._replace,),
-        (instrument._restore, instrument._FunctionSeams.leave, instrument._leave),
+        (instrument._swap, instrument._instrumented),
+        (instrument._set_functions, instrument._watched),
     ],
-    ids=["entering", "replacing", "leaving"],
+    ids=["entering", "replacing"],
 )
-def test_ctrl_c_on_any_line_of_the_bookkeeping(
-    make: Any, functions: tuple[Callable[..., Any], ...], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError, SystemExit, MemoryError])
+def test_an_exception_on_any_line_of_the_bookkeeping(
+    make: Any,
+    functions: tuple[Callable[..., Any], ...],
+    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One interrupt before the n-th line of these functions, for every n that a run reaches.
+    """One exception before the n-th line of these functions, for every n that a run reaches.
 
     The tracer may strike between the end of `with _lock` and its release, where no signal can
     (CPython looks for signals after calls and at jumps back): hence a new lock each time.
@@ -163,6 +168,7 @@ def test_ctrl_c_on_any_line_of_the_bookkeeping(
         monkeypatch.setattr(instrument, "_lock", threading.RLock())
         instrument._subclasses.clear()
         seen = 0
+        raised: BaseException | None = None
 
         def tracer(frame: FrameType, event: str, _: Any, target: int = target) -> Any:
             nonlocal seen
@@ -171,23 +177,120 @@ def test_ctrl_c_on_any_line_of_the_bookkeeping(
             if event == "line":
                 seen += 1
                 if seen == target:
-                    raise KeyboardInterrupt
+                    raise error
             return tracer
 
         sys.settrace(tracer)
         try:
             model.run_with_hooks([1, 2], [(("pattern", 0), iv.scale(2))])
-        except KeyboardInterrupt:
+        except error as caught:
+            raised = caught  # with its traceback: restoring waits for no frame to be let go
             interrupted += 1
         finally:
             sys.settrace(None)
-        assert state_of(model.model) == state
-        assert not instrument._swapped and not instrument._seams._runs
-        assert not instrument._seams._replaced
+        assert state_of(model.model) == state, raised
+        assert not instrument._swapped
         assert instrument._active.get() is None
         if seen < target:
             break
     assert interrupted == target - 1 > 3
+
+
+def traced_with_an_edit(model: InterpretableModel) -> None:
+    with model.trace([1, 2], {("pattern", 0): iv.scale(2)}):
+        model.layers[0].output.save()
+
+
+def run_in_a_run(model: InterpretableModel) -> None:
+    def hook(x: mx.array) -> mx.array:
+        model.run_with_hooks([1, 2], [(("scores", 0), iv.scale(2))])
+        return x * 2
+
+    model.run_with_hooks(IDS, [(("pattern", 0), hook)])
+
+
+def with_own_norm(model: InterpretableModel) -> None:
+    model.finish_from(mx.zeros((1, 2, 16)), final_norm=lambda x: x * 2)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that raises signals")
+@pytest.mark.parametrize("again", [0, 1e-4], ids=["once", "again and again"])
+@pytest.mark.parametrize("work", [traced_with_an_edit, run_in_a_run, with_own_norm])
+def test_a_signal_handler_that_raises_at_any_moment(
+    make: Any, work: Callable[[InterpretableModel], None], again: float
+) -> None:
+    """Everything is as before while the exception, and so every frame of it, is still held."""
+    model = InterpretableModel(make.llama(layers=1))
+    state = state_of(model.model)
+    armed: list[bool] = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if armed:
+            raise TimeoutError
+
+    def attempt(delay: float) -> None:
+        try:
+            armed.append(True)
+            signal.setitimer(signal.ITIMER_REAL, delay, again)
+            work(model)
+        finally:
+            armed.clear()
+
+    spent = []
+    for _ in range(5):
+        started = time.perf_counter()
+        work(model)
+        spent.append(time.perf_counter() - started)
+    whole = min(spent)
+    before, draw, hits = signal.signal(signal.SIGALRM, handler), random.Random(0), 0
+    try:
+        for _ in range(100):
+            kept = None
+            try:
+                attempt(draw.uniform(1e-6, whole))
+            except TimeoutError as error:
+                kept = error
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            hits += kept is not None
+            assert state_of(model.model) == state, kept
+            assert not instrument._swapped
+            assert instrument._active.get() is None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert hits > 20
+
+
+def test_exceptions_while_other_threads_run_the_same_model(make: Any) -> None:
+    model = InterpretableModel(make.llama(layers=1))
+    state, logits = state_of(model.model), model.run_with_hooks(IDS)
+    ended, wrong = threading.Event(), []
+
+    def work() -> None:
+        while not ended.is_set():
+            got = model.run_with_hooks(IDS, [(("pattern", 0), iv.scale(1.0))], allow_unchanged=True)
+            if not mx.allclose(got, logits, atol=1e-4):
+                wrong.append(got)
+        mx.clear_streams()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(60):
+            with pytest.raises(TimeoutError):
+                run_in_a_run_that_raises(model, TimeoutError())
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+    assert state_of(model.model) == state
+    assert not instrument._swapped
+
+
+def run_in_a_run_that_raises(model: InterpretableModel, error: BaseException) -> None:
+    model.run_with_hooks(IDS, [(("pattern", 0), raiser(error)), ("layers.0", iv.scale(2))])
 
 
 def test_ctrl_c_between_a_block_and_its_exit(llama_model: InterpretableModel) -> None:
