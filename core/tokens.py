@@ -12,6 +12,7 @@ from typing import Any, cast
 import mlx.core as mx
 
 from .errors import InputError, TokenizerMissing
+from .pieces import Pieces
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Tokens:
 
     def __init__(self, tokenizer: Any, vocabulary: int | None, context: int | None = None) -> None:
         self.tokenizer = tokenizer
+        self.pieces = Pieces(tokenizer)
         self.vocabulary = vocabulary
         self.context = context
 
@@ -143,30 +145,28 @@ class Tokens:
     def decode(self, tokens: Sequence[int] | mx.array) -> str:
         """Text of token ids (S,) or (1, S), special tokens included.
 
+        Ids that the model has and the tokenizer lacks (a padded vocabulary) have no text.
+
         Raises:
             InputError: for several rows, or an id outside the vocabulary.
         """
-        tokenizer = self._need()
+        self._need()
         ids = _plain(tokens)
         if isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], (list, tuple)):
             ids = ids[0]
-        return str(tokenizer.decode(self._ids(ids)))
+        return self.pieces.text(self._ids(ids))
 
     def piece(self, token_id: int) -> str:
         """One token as text, with the space that it carries.
 
+        A token that holds a part of a character shows its bytes: ``<0xE6><0x97>``.
+
         Raises:
             InputError: for an id outside the vocabulary.
         """
-        tokenizer = self._need()
+        self._need()
         (token,) = self._ids([token_id])
-        raw = getattr(tokenizer, "convert_ids_to_tokens", lambda _: None)(token)
-        text = str(tokenizer.decode([token]))
-        if isinstance(raw, str) and raw.startswith("\u2581") and not text.startswith(" "):
-            return " " + text
-        if "\ufffd" in text and isinstance(raw, str):
-            return raw
-        return text
+        return self.pieces.piece(token)
 
     @property
     def bos_id(self) -> int | None:

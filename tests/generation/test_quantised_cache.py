@@ -1,4 +1,4 @@
-"""Attention from a quantised key/value cache: the same points, and no number changed by watching."""
+"""Attention from a quantised key/value cache: the same points, and watching changes no number."""
 
 from __future__ import annotations
 
