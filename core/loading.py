@@ -16,6 +16,7 @@ import mlx.nn as nn
 
 from .arrays import arrays_of
 from .errors import LoadError
+from .stops import checkpoint_stops
 
 #: A safetensors header longer than this is refused, as the format's own library does.
 MAX_HEADER = 100_000_000
@@ -65,7 +66,7 @@ def load(
     known = inspect.signature(load_model).parameters
     trust = {"trust_remote_code": trust_remote_code} if "trust_remote_code" in known else {}
     try:
-        model, config = load_model(folder, **trust)
+        model, _ = load_model(folder, **trust)
     except MemoryError:
         raise
     except Exception as error:
@@ -77,11 +78,12 @@ def load(
         for n in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
     ):
         return model, None
+    stops = checkpoint_stops(folder)
     try:
         tokenizer = load_tokenizer(
             folder,
             {"trust_remote_code": trust_remote_code},
-            eos_token_ids=config.get("eos_token_id"),
+            eos_token_ids=stops,
         )
     except Exception as error:
         raise LoadError(f"cannot load the tokenizer in {str(folder)!r}: {_line(error)}") from error

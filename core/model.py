@@ -15,6 +15,7 @@ from .adapter import Adapter
 from .arrays import arrays_of, nested
 from .cache import ActivationCache
 from .choose import choose_adapter
+from .context import context_of
 from .conversation.trace import conversation_trace
 from .edits import Edit
 from .errors import InputError, PluginError
@@ -94,7 +95,9 @@ class InterpretableModel:
         evaluate_parameters(model)
         layout = self.layout
         self.tokens = Tokens(
-            tokenizer, layout.rows(self.adapter.embed), layout.rows(self.adapter.positions)
+            tokenizer,
+            layout.rows(self.adapter.embed),
+            context_of(model, layout.rows(self.adapter.positions)),
         )
         self.layers = LayerListProxy(self)
         registry.notify("mlxray_model_loaded", model=self)

@@ -86,7 +86,7 @@ class Tokens:
         tokenizer: Any object with ``encode`` and ``decode``, or None.
         vocabulary: Rows of the embedding; ids at or past it are refused, since MLX would read
             past the table. None if unknown.
-        context: Rows of a table of learned positions, for the same reason. None without one.
+        context: Most tokens of a prompt; see `context_of`. None for no limit.
     """
 
     def __init__(self, tokenizer: Any, vocabulary: int | None, context: int | None = None) -> None:
@@ -247,7 +247,8 @@ class Tokens:
         longest = max(map(len, rows))
         if self.context is not None and longest > self.context:
             raise InputError(
-                f"the prompt has {longest} tokens; this model has positions for {self.context}."
+                f"the prompt has {longest} tokens; this model's context is {self.context}. "
+                "Shorten it."
             )
         filled = [row + [row[-1]] * (longest - len(row)) for row in rows]
         return Batch(mx.array(filled, dtype=mx.int32), tuple(map(len, rows)))

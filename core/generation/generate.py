@@ -104,7 +104,8 @@ def generate(
         top_k: Choose among the k most probable; 0 for all.
         top_p: Choose among the most probable that hold this share; 1 for all.
         interventions: Address → edit, or pairs (address, edit).
-        stop_tokens: Ids that end the text, in place of the tokenizer's own; an empty list for none.
+        stop_tokens: Ids that end the text, in place of all that the checkpoint and the tokenizer
+            name; an empty list for none.
         callback: ``callback(step, token_id, logits)`` after each step, logits (V,); True stops.
         min_p: Choose among tokens with at least this share of the top one's probability.
         repetition_penalty: Makes recent tokens less likely if above 1.

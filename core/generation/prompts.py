@@ -32,13 +32,7 @@ def prompt_ids(model: InterpretableModel, prompt: Prompt) -> list[int]:
     rows = [chat_ids(model, prompt)] if is_chat(prompt) else model.tokens.batch(prompt).rows()
     if len(rows) > 1:
         raise InputError(f"generate() takes one prompt; got {len(rows)}. Use generate_batch().")
-    (ids,) = rows
-    limit = context_length(model)
-    if limit is not None and len(ids) > limit:
-        raise InputError(
-            f"the prompt has {len(ids)} tokens; this model's context is {limit}. Shorten it."
-        )
-    return ids
+    return rows[0]
 
 
 def is_chat(prompt: Any) -> bool:
@@ -115,8 +109,4 @@ def _checked(index: int, message: Any) -> dict[str, Any]:
 
 def context_length(model: InterpretableModel) -> int | None:
     """Positions that the model has or was trained for; None if it does not tell."""
-    arguments = getattr(model.model, "args", None)
-    found = [model.tokens.context] + [
-        getattr(arguments, name, None) for name in ("max_position_embeddings", "n_positions")
-    ]
-    return min((n for n in found if isinstance(n, int) and n > 0), default=None)
+    return model.tokens.context

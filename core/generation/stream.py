@@ -14,6 +14,7 @@ from ..edits import EditReport
 from ..errors import AnalysisError, EditError, InputError
 from ..points import AddressLike
 from ..positions import cached_tokens
+from ..stops import tokenizer_stops
 from .passes import Pass, Passes
 from .prompts import Prompt, context_length, prompt_ids
 from .sampling import Choice, Chooser, Sampling, check_count
@@ -207,7 +208,4 @@ def _stop_tokens(model: InterpretableModel, asked: frozenset[int] | None) -> fro
         for token in asked:
             check_count("a stop token", token, 0)
         return asked
-    several = getattr(model.tokenizer, "eos_token_ids", None)
-    if several is None:
-        several = [getattr(model.tokenizer, "eos_token_id", None)]
-    return frozenset(i for i in several if isinstance(i, int))
+    return tokenizer_stops(model.tokenizer)
