@@ -2,8 +2,9 @@
 
 from ..results.generation import GenerationResult
 from ..where import LimitedEdit, Where
+from .chat import Message
 from .generate import Interventions, generate, generate_batch, stream_generate
-from .prompts import Message, Prompt, chat_ids, context_length
+from .prompts import Prompt, chat_ids, context_length
 from .stream import Generation, GenerationStep
 
 __all__ = [

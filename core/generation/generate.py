@@ -12,7 +12,8 @@ from ..errors import InputError, TokenizerMissing
 from ..interventions import Interventions, as_pairs
 from ..points import AddressLike
 from ..results.generation import GenerationResult
-from .prompts import Message, Prompt, is_chat, prompt_ids
+from .chat import Message
+from .prompts import Prompt, is_chat, prompt_ids
 from .sampling import Sampling, check_count
 from .stream import Callback, Generation, Options
 

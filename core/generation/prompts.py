@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from ..errors import InputError, TokenizerMissing
+from .chat import Message, has_template, template_error, template_ids, whole_message
 
 if TYPE_CHECKING:
     from ..model import InterpretableModel
 
-#: One entry of a chat: ``{"role": "user", "content": "Hello"}``.
-Message = Mapping[str, Any]
 Prompt = str | Sequence[int] | mx.array | Sequence[Message]
 
 
@@ -61,50 +60,21 @@ def chat_ids(
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise TokenizerMissing
-    messages = [_checked(index, message) for index, message in enumerate(messages)]
-    template = getattr(tokenizer, "apply_chat_template", None)
-    if template is None or not _has_template(tokenizer):
+    messages = [whole_message(index, message) for index, message in enumerate(messages)]
+    if not has_template(tokenizer):
         raise InputError("this tokenizer has no chat template: give the prompt as text.")
     try:
-        text = template(
+        text = tokenizer.apply_chat_template(
             messages,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )
     except Exception as error:
         roles = ", ".join(str(m["role"]) for m in messages)
-        raise InputError(f"the chat template refuses these roles ({roles}): {error}") from error
+        raise template_error(error, f"these messages (roles {roles})") from error
     if not text:
         raise InputError("the chat template made an empty prompt of these messages.")
-    try:
-        ids = tokenizer.encode(text, add_special_tokens=False)
-    except TypeError:
-        return model.encode(text)
-    rows = model.tokens.batch([int(i) for i in getattr(ids, "ids", ids)]).rows()
-    return rows[0]
-
-
-def _has_template(tokenizer: Any) -> bool:
-    if hasattr(tokenizer, "has_chat_template"):
-        return bool(tokenizer.has_chat_template)
-    return getattr(tokenizer, "chat_template", True) is not None
-
-
-def _checked(index: int, message: Any) -> dict[str, Any]:
-    shown = '{"role": "user", "content": "…"}'
-    if not isinstance(message, Mapping):
-        raise InputError(
-            f"message {index} is {type(message).__name__}; a chat is a list of {shown}."
-        )
-    made = dict(message)
-    if made.get("tool_calls") and made.get("content") is None:
-        made["content"] = ""  # a call in place of content
-    for key in ("role", "content"):
-        value = made.get(key)
-        # A turn may be empty, its role may not.
-        if not isinstance(value, str) or (key == "role" and not value):
-            raise InputError(f"message {index} has no {key}: write {shown}.")
-    return made
+    return model.tokens.batch(template_ids(tokenizer, text)).rows()[0]
 
 
 def context_length(model: InterpretableModel) -> int | None:
