@@ -17,7 +17,7 @@ import mlx.core as mx
 from .arrays import held
 from .errors import EditError
 from .points import AddressLike
-from .positions import Place, even, find_place, place_of, put, take
+from .positions import Place, even, find_place, integers, place_of, put, take
 
 #: Positions whose noise is drawn together.
 BLOCK = 16
@@ -135,23 +135,21 @@ def _drawn(seed: int, activation: mx.array, place: Place) -> mx.array:
     return mx.moveaxis(mx.concatenate(parts)[mx.array(entries)], 1, place.axis)
 
 
-def replace_at_positions(value: mx.array, positions: Sequence[int]) -> Intervention:
+def replace_at_positions(value: mx.array, positions: int | Sequence[int]) -> Intervention:
     """Take `positions` from `value` and leave the others.
 
     Args:
         value: An activation of the same shape, or with one entry for each of `positions` on the
             axis of tokens (the second one of a stream). In a generation the same shape is that of
             the whole prompt.
-        positions: Token positions of each prompt of a batch, without padding; negative ones count
+        positions: Token position(s) of each prompt of a batch, without padding; negative ones count
             from the prompt's end.
 
     Raises:
         EditError: if there are no positions; and during the run, if a prompt has no such
             position, or the value another shape.
     """
-    wanted = list(positions)
-    if not wanted:
-        raise EditError("replace_at_positions() got no positions.")
+    wanted = integers("replace_at_positions(…, positions)", positions)
     source = _array(value, "replace_at_positions")
 
     def replace(activation: mx.array) -> mx.array:

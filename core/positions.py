@@ -7,6 +7,8 @@ token in all of them.
 
 from __future__ import annotations
 
+import operator
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +28,23 @@ def tokens_axis(key: str) -> int:
     """The axis of tokens in the value at an address; 1 in what modules return."""
     name = parse(key).name
     return POINTS[name].axes.split().index("S") if name in POINTS else 1
+
+
+def integers(who: str, values: Any) -> list[int]:
+    """Positions, or steps, as integers: a list or an array of them, or one.
+
+    Raises:
+        EditError: if there are none, or one is no integer; `who` is told.
+    """
+    given = values.tolist() if hasattr(values, "tolist") else values
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    try:
+        found = [operator.index(each) for each in several]
+    except TypeError:
+        raise EditError(f"{who} takes integers; got {reprlib.repr(given)}.") from None
+    if not found:
+        raise EditError(f"{who} got an empty list: it leaves nothing to act on.")
+    return found
 
 
 def cached_tokens(cache: Iterable[Any] | None) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import EditError
-from .positions import Place, Span
+from .positions import Place, Span, integers
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Where:
         for name in ("positions", "steps"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _integers(name, value))
+                object.__setattr__(self, name, frozenset(integers(f"Where({name}=…)", value)))
         if isinstance(self.steps, frozenset) and min(self.steps) < 0:
             raise EditError(f"steps count from 0; got {min(self.steps)}.")
         if not (self.prompt or self.generated):
@@ -109,17 +108,6 @@ class Where:
             return [list(range(len(row))) for row in here.rows]
         chosen = zip(here.rows, listed, strict=True)
         return [[i for i, p in enumerate(row) if p in own] for row, own in chosen]
-
-
-def _integers(name: str, value: Any) -> frozenset[int]:
-    values = value.tolist() if hasattr(value, "tolist") else value
-    try:
-        found = frozenset(map(operator.index, values if isinstance(values, Iterable) else [values]))
-    except TypeError:
-        raise EditError(f"Where({name}={value!r}): {name} are integers.") from None
-    if not found:
-        raise EditError(f"Where({name}={value!r}) leaves nothing to act on.")
-    return found
 
 
 class LimitedEdit:
