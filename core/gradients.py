@@ -11,22 +11,21 @@ from .edits import Edit
 from .errors import InputError
 from .layout import Layout
 from .points import AddressLike
-from .positions import Rows
 from .run import Run
 from .tail import execute_at
+from .tokens import Batch
 
 Scalar = Callable[[mx.array], mx.array]
 
 
 def gradients(
     layout: Layout,
-    tokens: mx.array,
+    batch: Batch,
     metric: Scalar,
     addresses: Sequence[AddressLike],
     *,
     edits: Sequence[tuple[str, Callable[..., Any]]] = (),
-    positions: Sequence[int] | Rows | None = None,
-    lengths: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
 ) -> tuple[mx.array, dict[str, mx.array]]:
     """Differentiate a number of the logits with respect to activations.
 
@@ -35,31 +34,31 @@ def gradients(
 
     Args:
         layout: The model.
-        tokens: (B, S) ids.
+        batch: What runs.
         metric: Logits (B, S, V) → a scalar array.
         addresses: Points or module paths whose value is one array.
         edits: Edits in force during the pass, before the probes.
-        positions: Give `metric` the logits (B, P, V) of these positions only, which is cheaper:
-            the same in each row, or each row's own.
-        lengths: Tokens of each row, if the rows are padded on the right.
+        positions: Give `metric` the logits (B, P, V) of these positions only, which is cheaper;
+            of prompts of unequal length, each one's own.
 
     Returns:
         The metric's value, and address → gradient of the activation's shape; evaluated.
 
     Raises:
         InputError: if the metric is not a scalar, or there are no addresses, or an address holds
-            several arrays.
+            several arrays, or a prompt does not have one of the positions.
         EditNeverFired: if an edit meets no call.
     """
     if not addresses:
         raise InputError("gradients need at least one address.")
     sites = [layout.site(a) for a in addresses]
+    rows = None if positions is None else batch.indices(positions)
 
     def fresh() -> list[Edit]:
         return [Edit(address, fn, allow_unchanged=True) for address, fn in edits]
 
     look = Run(layout, watch=[s.key for s in sites], edits=fresh())
-    look.execute(tokens, lengths=lengths)
+    look.execute(batch.ids, lengths=batch.lengths)
     for edit in look.edits:
         edit.settle()
     probes = {s.key: _probe(s.key, s.read(look)) for s in sites}
@@ -70,10 +69,10 @@ def gradients(
             for key, probe in probes.items()
         ]
         run = Run(layout, edits=[*fresh(), *planted])
-        if positions is None:
-            result = metric(run.execute(tokens, lengths=lengths))
+        if rows is None:
+            result = metric(run.execute(batch.ids, lengths=batch.lengths))
         else:
-            result = metric(execute_at(run, tokens, positions, lengths=lengths))
+            result = metric(execute_at(run, batch.ids, rows, lengths=batch.lengths))
         if result.size != 1:
             raise InputError(f"the metric returned shape {result.shape}; a scalar is needed.")
         return result.reshape(())

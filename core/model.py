@@ -93,12 +93,8 @@ class InterpretableModel:
         )
         self.layout = Layout(model, self.adapter)
         evaluate_parameters(model)
-        layout = self.layout
-        self.tokens = Tokens(
-            tokenizer,
-            layout.rows(self.adapter.embed),
-            context_of(model, layout.rows(self.adapter.positions)),
-        )
+        context = context_of(model, self.layout.rows(self.adapter.positions))
+        self.tokens = Tokens(tokenizer, self.layout.rows(self.adapter.embed), context)
         self.layers = LayerListProxy(self)
         registry.notify("mlxray_model_loaded", model=self)
 
@@ -224,20 +220,11 @@ class InterpretableModel:
         interventions: Interventions | None = None,
         positions: Sequence[int] | None = None,
     ) -> tuple[mx.array, dict[str, mx.array]]:
-        """A scalar of the logits and its exact gradient at each address; see `gradients`.
-
-        Of prompts of unequal length, `positions` are each one's own.
-        """
+        """A scalar of the logits and its exact gradient at each address; see `gradients`."""
         edits = [(e.address, e.fn) for e in self._edits(interventions, True)]
         batch = self.tokens.batch(inputs)
         return _gradients.gradients(
-            self.layout,
-            batch.ids,
-            metric,
-            addresses,
-            edits=edits,
-            positions=None if positions is None else batch.indices(positions),
-            lengths=batch.lengths,
+            self.layout, batch, metric, addresses, edits=edits, positions=positions
         )
 
     def _edits(self, interventions: Interventions | None, allow_unchanged: bool) -> list[Edit]:
