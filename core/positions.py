@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -59,6 +59,14 @@ def cached_tokens(cache: Iterable[Any] | None) -> int:
     return found
 
 
+def tells_tokens(cache: Iterable[Any] | None) -> bool:
+    """Whether caches that hold something tell how many tokens; those of state spaces do not."""
+    several = list(cache or ())
+    return cached_tokens(several) > 0 or all(
+        not hasattr(each, "empty") or each.empty() for each in several
+    )
+
+
 @dataclass
 class Span:
     """The tokens that a pass runs.
@@ -67,12 +75,15 @@ class Span:
         prompts: Tokens of each row's prompt, those that a cache holds before it included.
         start, end: Positions that the pass runs; end exclusive.
         generating: Whether what follows a prompt was generated; if not, it is padding.
+        counted: Whether it is known how many tokens a filled cache holds. If not, positions count
+            from the first one after it, and only those from a prompt's end can be named.
     """
 
     prompts: tuple[int, ...]
     start: int = 0
     end: int = 0
     generating: bool = False
+    counted: bool = True
 
     def resolve(self, position: int, row: int) -> int:
         """A position counted from the front; negative ones count from the end of the prompt.
@@ -81,6 +92,11 @@ class Span:
             EditError: if the row has no such token.
         """
         prompt = self.prompts[row]
+        if position >= 0 and not self.counted:
+            raise EditError(
+                f"position {position} cannot be found: the cache does not tell how many tokens it "
+                "holds. Count from the prompt's end."
+            )
         if position < -prompt or (position >= prompt and not self.generating):
             which = f"prompt {row}" if len(set(self.prompts)) > 1 else "the prompt"
             raise EditError(f"there is no position {position}: {which} has {prompt} tokens.")
@@ -155,7 +171,7 @@ def place(span: Span, axis: int, value: Any) -> Place | None:
     if shape[0] != len(span.prompts):
         if not alike:
             return None
-        span = Span(span.prompts[:1] * shape[0], span.start, span.end, span.generating)
+        span = replace(span, prompts=span.prompts[:1] * shape[0])
     positions = range(span.end - count, span.end)
     return Place(axis, [positions] * shape[0], span)
 

@@ -13,7 +13,7 @@ from ..arrays import arrays_of
 from ..errors import InputError
 from ..instrument import own_class
 from ..points import AddressLike, parse
-from ..positions import Span, cached_tokens, tokens_axis
+from ..positions import Span, cached_tokens, tells_tokens, tokens_axis
 from ..run import Run
 from .edits import CountedEdit, Tally
 
@@ -74,7 +74,9 @@ class Passes:
         self.cache = _cache(model, cache, use_cache)
         self._given = cache is not None
         before = cached_tokens(self.cache)
-        self.span = Span((before + len(ids),), before, before, generating=True)
+        self.span = Span(
+            (before + len(ids),), before, before, generating=True, counted=tells_tokens(self.cache)
+        )
         site = model.layout.site
         self.edits = [
             CountedEdit(site(a).key, fn, allow_unchanged=allow_unchanged) for a, fn in interventions

@@ -17,6 +17,7 @@ from mlxray.analyses.steering.vector import SteeringVector
 from mlxray.conversation import Turn, TurnList
 from mlxray.errors import EditError, EditNeverFired, InputError
 from mlxray.generation import Where
+from mlxray.testing.zoo import small_model
 
 ADDRESS = "layers.0.resid_post"
 LENGTH, WIDTH, COUNT = 8, 32, 5
@@ -251,3 +252,21 @@ def test_points_watched_behind_a_filled_cache(
             own[0] = own[0][..., : len(ids)]
         for a, b in zip((first, second), own, strict=True):
             assert mx.allclose(mx.exp(a), mx.exp(b), atol=1e-4).item()
+
+
+def test_a_cache_that_does_not_count():
+    model = InterpretableModel(small_model("mamba", seed=3))
+    vector = iv.add_vector(drawn(WIDTH))
+    cache = make_prompt_cache(model.model)
+    fresh = {ADDRESS: Where(positions=[1]).edit(vector)}
+    assert model.generate([5, 17, 3], 1, prompt_cache=cache, interventions=fresh)
+    for edit in (fresh[ADDRESS], iv.replace_at_positions(drawn(1, 1, WIDTH), [4])):
+        with pytest.raises(EditError, match="does not tell how many tokens"):
+            model.generate([44, 9], 1, prompt_cache=cache, interventions={ADDRESS: edit})
+    last = {ADDRESS: Where(positions=[-1]).edit(vector)}
+    cache = make_prompt_cache(model.model)
+    model.generate([5, 17, 3], 1, prompt_cache=cache)
+    options: dict[str, Any] = {"interventions": last, "keep_logits": True, "max_tokens": 2}
+    found = model.generate([44, 9], prompt_cache=cache, **options)
+    whole = model.generate([5, 17, 3, 44, 9], **options)
+    assert mx.allclose(found.token_logits, whole.token_logits, atol=1e-3).item()
