@@ -13,7 +13,7 @@ import mlx.nn as nn
 from .arrays import held, number
 from .errors import EditChangedNothing, EditError, EditNeverFired
 from .instrument import under
-from .positions import Place, Span, even, place, placed, put, take, tokens_axis
+from .positions import Place, Span, even, place, put, take, tokens_axis, under_place
 from .where import LimitedEdit, Where
 
 
@@ -131,14 +131,15 @@ class Edit:
             EditError: if the result has another structure, shape or kind than `value`, or the
                 edit is limited to positions that the value does not have.
         """
-        here = None if self.span is None else place(self.span, self._axis, _first(value))
+        pending = None if self.span is None else (self.span, self._axis, _first(value))
         if self.where is None:
-            return self._apply(value, call, here)
+            return self._apply(value, call, pending)
+        here = None if pending is None else place(*pending)
         if here is None:
-            start, end = (0, 0) if self.span is None else (self.span.start, self.span.end)
+            count = 0 if self.span is None else self.span.end - self.span.start
             raise EditError(
                 f"the edit at {self.address!r} is limited to some positions, and a value of shape "
-                f"{tuple(getattr(_first(value), 'shape', ()))} does not have the {end - start} "
+                f"{tuple(getattr(_first(value), 'shape', ()))} does not have the {count} "
                 f"token(s) of this pass on axis {self._axis}."
             )
         indices = self.where.indices(here)
@@ -156,18 +157,17 @@ class Edit:
         edited = self._apply(take(value, self._axis, indices), call, part)
         return put(value, self._axis, indices, edited)
 
-    def _apply(self, value: Any, call: Call, here: Place | None) -> Any:
+    def _apply(self, value: Any, call: Call, here: Place | tuple[Span, int, Any] | None) -> Any:
         self.fired += 1
         passed = held(value)
         if self._style > 1:
             call = call.held()  # no way to the model by way of its arguments
-        with placed(here):
-            if self._style == 1:
-                new = under(None, self._fn, passed)
-            elif self._style == 2:
-                new = under(None, self._fn, passed, call)
-            else:
-                new = under(None, self._fn, call.args, passed, call)
+        if self._style == 1:
+            new = under_place(here, under, None, self._fn, passed)
+        elif self._style == 2:
+            new = under_place(here, under, None, self._fn, passed, call)
+        else:
+            new = under_place(here, under, None, self._fn, call.args, passed, call)
         if new is None and self._style == 3:
             new = passed
         # The function may have changed what it got in place, so it is compared all the same.

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import operator
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -176,16 +175,17 @@ def place(span: Span, axis: int, value: Any) -> Place | None:
     return Place(axis, [positions] * shape[0], span)
 
 
-#: Of the activation that an edit's function has got; False where it cannot be told.
-_placed: ContextVar[Place | bool] = ContextVar("mlxray_place", default=True)
+#: Of the activation that an edit's function has got: its place, or what `place` makes it from.
+_placed: ContextVar[Place | tuple[Span, int, Any] | None] = ContextVar("mlxray_place", default=None)
 
 
-@contextmanager
-def placed(here: Place | None) -> Iterator[None]:
-    """In the block, `place_of` answers with this."""
-    token = _placed.set(False if here is None else here)
+def under_place(
+    here: Place | tuple[Span, int, Any] | None, function: Callable[..., Any], *args: Any
+) -> Any:
+    """Call `function`, for which `find_place` answers with this; None is no pass of a model."""
+    token = _placed.set(here)
     try:
-        yield
+        return function(*args)
     finally:
         _placed.reset(token)
 
@@ -196,8 +196,10 @@ def find_place(activation: mx.array) -> Place | None:
     None if that cannot be told.
     """
     here, shape = _placed.get(), tuple(activation.shape)
-    if here is False:
-        return None
+    if isinstance(here, tuple):
+        here = place(*here)
+        if here is None:
+            return None
     if isinstance(here, Place) and (
         [shape[i] for i in (0, here.axis) if i < len(shape)] == [len(here.rows), len(here.rows[0])]
     ):
