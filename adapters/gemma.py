@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mlxray import Adapter, OwnSoftmax, hookimpl
-from mlxray.adapter import Variant
+from mlxray.points.adapter import Variant
 
 from .llama import LLAMA, inside
 

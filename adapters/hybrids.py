@@ -7,7 +7,7 @@ from dataclasses import replace
 import mlx.nn as nn
 
 from mlxray import Adapter, hookimpl
-from mlxray.adapter import Variant
+from mlxray.points.adapter import Variant
 
 from .llama import LLAMA, inside
 from .mixtures import GATED, POSITIONS, ROUTED, SPARSE, sparse

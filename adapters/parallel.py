@@ -7,7 +7,7 @@ from dataclasses import replace
 import mlx.nn as nn
 
 from mlxray import Adapter, hookimpl
-from mlxray.adapter import Variant
+from mlxray.points.adapter import Variant
 
 from .gpt2 import GPT2
 from .llama import LLAMA

@@ -10,9 +10,33 @@ from importlib import import_module
 from typing import Any
 
 from mlxray.errors import PluginError
-from mlxray.registries import registry
+from mlxray.moved import moved
+from mlxray.plugins.registry import registry
 
-_FOLDERS = ("attention", "causal", "conversation", "lenses", "metrics", "steering")
+_FOLDERS = (
+    "attention",
+    "causal",
+    "circuits",
+    "conversation",
+    "datasets",
+    "experiments",
+    "lenses",
+    "metrics",
+    "patching",
+    "steering",
+)
+
+
+_EXPERIMENTS = f"{__name__}.experiments"
+moved(
+    {
+        f"{__name__}.causal.datasets": f"{__name__}.datasets.generators",
+        f"{__name__}.causal.pairs": f"{__name__}.datasets.pairs",
+        f"{__name__}.causal.pair_files": f"{__name__}.datasets.pair_files",
+        f"{_EXPERIMENTS}.mean_ablation_cells": f"{_EXPERIMENTS}.mean_ablation.cells",
+        f"{_EXPERIMENTS}.mean_ablation_settings": f"{_EXPERIMENTS}.mean_ablation.settings",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ Markdown, rich, mathtext) is for the one who writes it to escape.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 SPACE = "␣"
 EMPTY = "∅"
@@ -125,3 +126,14 @@ def _code(character: str) -> str:
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def layer_ranges(layers: Iterable[int]) -> str:
+    """Layers for people: ``0-3, 5``."""
+    ranges: list[list[int]] = []
+    for layer in sorted(layers):
+        if ranges and layer == ranges[-1][1] + 1:
+            ranges[-1][1] = layer
+        else:
+            ranges.append([layer, layer])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)

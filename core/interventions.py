@@ -16,8 +16,8 @@ import mlx.core as mx
 
 from .arrays import held
 from .errors import EditError
-from .points import AddressLike
-from .positions import Place, even, find_place, integers, place_of, put, take
+from .points.vocabulary import AddressLike
+from .seams.positions import Place, even, find_place, integers, place_of, put, take
 
 #: Positions whose noise is drawn together.
 BLOCK = 16

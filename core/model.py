@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import gradients as _gradients
-from .adapter import Adapter
 from .arrays import arrays_of, nested
-from .cache import ActivationCache
-from .choose import choose_adapter
-from .context import context_of
 from .conversation.trace import conversation_trace
-from .edits import Edit
 from .errors import InputError, PluginError
 from .generation import generate, generate_batch, stream_generate
-from .interventions import Interventions, as_pairs
-from .layout import Layout, PointStatus
-from .loading import evaluate_parameters, load
-from .points import AddressLike
-from .proxies import LayerListProxy, ModuleProxy, OutputProxy
-from .registries import registry
-from .run import Run
-from .tail import Norm, finish_from
-from .tokens import Inputs, Tokens, whole_number
-from .trace import Trace, current_trace
+from .interventions import Interventions
+from .loading.choose import choose_adapter
+from .loading.load import load
+from .plugins.registry import registry
+from .points.adapter import Adapter
+from .points.vocabulary import AddressLike
+from .run import gradients as _gradients
+from .run.cache import ActivationCache
+from .run.proxies import LayerListProxy, ModuleProxy, OutputProxy
+from .run.run import Run
+from .run.tail import Norm, finish_from
+from .run.trace import Trace, current_trace
+from .run.wrapped import WrappedModel, planned_edits
+from .tokens import Inputs
 
 
-class InterpretableModel:
+class InterpretableModel(WrappedModel):
     """A language model whose inside can be watched and edited.
 
     Args:
@@ -73,7 +71,7 @@ class InterpretableModel:
     ) -> None:
         if isinstance(model, os.PathLike):
             model = os.fspath(model)
-        self.name = model if isinstance(model, str) else type(model).__module__.split(".")[-1]
+        name = model if isinstance(model, str) else type(model).__module__.split(".")[-1]
         if isinstance(model, str):
             model, loaded = load(model, lora_path=lora_path, trust_remote_code=trust_remote_code)
             tokenizer = tokenizer if tokenizer is not None else loaded
@@ -81,20 +79,19 @@ class InterpretableModel:
             raise InputError(f"expected an mlx.nn.Module or a name, got {type(model).__name__}.")
         elif lora_path is not None:
             raise InputError("lora_path is for a model given by name; put it into this one first.")
-        self.model = model
-        self.tokenizer = tokenizer
-        self.adapter = choose_adapter(
+        super().__init__(
             model,
-            adapter=adapter,
-            layers=None if layer_attr == "layers" else layer_attr,
-            embed=embedding_path,
-            final_norm=norm_path,
-            head=lm_head_path,
+            tokenizer,
+            choose_adapter(
+                model,
+                adapter=adapter,
+                layers=None if layer_attr == "layers" else layer_attr,
+                embed=embedding_path,
+                final_norm=norm_path,
+                head=lm_head_path,
+            ),
+            name,
         )
-        self.layout = Layout(model, self.adapter)
-        evaluate_parameters(model)
-        context = context_of(model, self.layout.rows(self.adapter.positions))
-        self.tokens = Tokens(tokenizer, self.layout.rows(self.adapter.embed), context)
         self.layers = LayerListProxy(self)
         registry.notify("mlxray_model_loaded", model=self)
 
@@ -119,7 +116,7 @@ class InterpretableModel:
             interventions: Address → edit, or pairs; see `mlxray.interventions`.
             allow_unchanged: Accept edits that change no number.
         """
-        edits = self._edits(interventions, allow_unchanged)
+        edits = planned_edits(self.layout, interventions, allow_unchanged=allow_unchanged)
         return Trace(self, inputs, edits, allow_unchanged=allow_unchanged)
 
     def run_with_cache(
@@ -143,7 +140,7 @@ class InterpretableModel:
             Logits (B, S, V) and the cache, evaluated.
         """
         batch = self.tokens.batch(inputs)
-        edits = self._edits(interventions, allow_unchanged)
+        edits = planned_edits(self.layout, interventions, allow_unchanged=allow_unchanged)
         run = Run(self.layout, watch=hooks or (), edits=edits, everything=hooks is None)
         logits = run.execute(batch.ids, lengths=batch.lengths)
         kept = run.values()
@@ -170,7 +167,9 @@ class InterpretableModel:
         Raises:
             EditError: if an edit returns the wrong thing, never fires, or changes nothing.
         """
-        run = Run(self.layout, edits=self._edits(hooks, allow_unchanged))
+        run = Run(
+            self.layout, edits=planned_edits(self.layout, hooks, allow_unchanged=allow_unchanged)
+        )
         batch = self.tokens.batch(inputs)
         logits: mx.array = run.execute(batch.ids, lengths=batch.lengths)
         run.settle(logits)
@@ -221,15 +220,14 @@ class InterpretableModel:
         positions: Sequence[int] | None = None,
     ) -> tuple[mx.array, dict[str, mx.array]]:
         """A scalar of the logits and its exact gradient at each address; see `gradients`."""
-        edits = [(e.address, e.fn) for e in self._edits(interventions, True)]
+        edits = [
+            (e.address, e.fn)
+            for e in planned_edits(self.layout, interventions, allow_unchanged=True)
+        ]
         batch = self.tokens.batch(inputs)
         return _gradients.gradients(
             self.layout, batch, metric, addresses, edits=edits, positions=positions
         )
-
-    def _edits(self, interventions: Interventions | None, allow_unchanged: bool) -> list[Edit]:
-        pairs, site = as_pairs(interventions), self.layout.site
-        return [Edit(site(a).key, fn, allow_unchanged=allow_unchanged) for a, fn in pairs]
 
     # Text; `model` in these functions is this object
 
@@ -237,53 +235,6 @@ class InterpretableModel:
     stream_generate = stream_generate
     generate_batch = generate_batch
     conversation_trace = conversation_trace
-
-    # Tokens
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, special tokens added once; every method encodes this way."""
-        return self.tokens.encode(text)
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of several texts."""
-        return [self.encode(text) for text in texts]
-
-    def decode(self, tokens: Sequence[int] | mx.array) -> str:
-        """Text of token ids."""
-        return self.tokens.decode(tokens)
-
-    def token_to_str(self, token_id: int) -> str:
-        """One token as text, with the space that it carries."""
-        return self.tokens.piece(token_id)
-
-    def to_str_tokens(self, input: Any, prepend_bos: bool = False) -> list[str]:  # noqa: A002
-        """The tokens of a text, or of ids, each as text.
-
-        Args:
-            input: Text, ids, or an array (S,) or (1, S).
-            prepend_bos: Begin with the beginning-of-sequence token if the text's tokens do not.
-
-        Raises:
-            InputError: for several prompts.
-        """
-        rows = self.tokens.batch(input).rows()
-        if len(rows) > 1:
-            raise InputError(f"to_str_tokens takes one prompt; got {len(rows)}.")
-        (ids,) = rows
-        bos = self.tokens.bos_id
-        if prepend_bos and isinstance(input, str) and bos is not None and ids[0] != bos:
-            ids = [bos, *ids]
-        return [self.token_to_str(i) for i in ids]
-
-    @property
-    def vocab_size(self) -> int | None:
-        """Size of the tokenizer's vocabulary; None without a tokenizer, or if it does not tell."""
-        if self.tokenizer is None:
-            return None
-        size = getattr(self.tokenizer, "vocab_size", None)
-        if isinstance(size, int):
-            return size
-        return len(self.tokenizer) if hasattr(self.tokenizer, "__len__") else None
 
     def get_token_predictions(
         self,
@@ -340,36 +291,6 @@ class InterpretableModel:
         """A module of the model by its path, as a proxy."""
         site = self.layout.site(path)
         return ModuleProxy(self, getattr(site, "path", ""))
-
-    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
-        """Every module with its path, the root's being empty."""
-        return iter(self.layout.modules.items())
-
-    def points(self) -> list[PointStatus]:
-        """Which hook points the model has, at each layer, and why the others are absent."""
-        return self.layout.statuses()
-
-    def layer_indices(self, layers: Sequence[int] | None) -> list[int]:
-        """`layers` checked and counted from the front; None is all of them.
-
-        Raises:
-            InputError: if the list is empty, or no list of integers, or names a layer twice.
-            AddressError: if a layer does not exist.
-        """
-        if layers is None:
-            return list(range(self.layout.n_layers))
-        if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
-            shown = layers if isinstance(layers, int) else 0
-            raise InputError(f"layers is a list of layers, such as [{shown}]; got {layers!r}.")
-        wanted: list[int] = []
-        for layer in layers:
-            index = self.layout.index(whole_number(layer, "a layer"))
-            if index in wanted:
-                raise InputError(f"layer {index} is named twice.")
-            wanted.append(index)
-        if not wanted:
-            raise InputError("the list of layers is empty; leave it out for all layers.")
-        return wanted
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or "layout" not in self.__dict__:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import mlx.nn as nn
 
-from .choose import choose_adapter
 from .errors import AddressError, nearest
-from .layout import Layout
-from .points import normalize_layer_key
+from .loading.choose import choose_adapter
+from .points.layout import Layout
+from .points.vocabulary import normalize_layer_key
 
 #: What a component is called in the families that mlx-lm has.
 COMPONENTS = {

@@ -7,11 +7,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from .cache import ActivationCache
 from .errors import InputError
 from .model import InterpretableModel
-from .points import ALIASES, AddressLike
-from .positions import tokens_axis
+from .points.vocabulary import ALIASES, AddressLike, tokens_axis
+from .run.cache import ActivationCache
 
 
 def get_activations(

@@ -4,8 +4,9 @@ import inspect
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlxray import hookspecs, registry
-from mlxray.points import POINTS
+from mlxray import registry
+from mlxray.plugins import hookspecs
+from mlxray.points.vocabulary import POINTS
 
 PLUGIN = Path(__file__).resolve().parent / "plugins/mlxray-entropy"
 

@@ -9,17 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attention import attention_heatmap as attention_heatmap
-    from .attention_config import AttentionVisualizationConfig as AttentionVisualizationConfig
-    from .attention_trace import attention_from_trace as attention_from_trace
-    from .labels import token_label as token_label
+    from .attention.config import AttentionVisualizationConfig as AttentionVisualizationConfig
+    from .attention.from_trace import attention_from_trace as attention_from_trace
+    from .attention.maps import attention_heatmap as attention_heatmap
+    from .drawing.labels import token_label as token_label
 
 #: Public name → the module that has it; imported when first asked for.
 _HOMES = {
-    "AttentionVisualizationConfig": "attention_config",
-    "attention_from_trace": "attention_trace",
-    "attention_heatmap": "attention",
-    "token_label": "labels",
+    "AttentionVisualizationConfig": "attention.config",
+    "attention_from_trace": "attention.from_trace",
+    "attention_heatmap": "attention.maps",
+    "token_label": "drawing.labels",
 }
 
 __all__ = [*_HOMES]  # noqa: PLE0604

@@ -14,8 +14,8 @@ from typing import Any
 import mlx.nn as nn
 
 from mlxray import Adapter, AdapterFinder, hookimpl
-from mlxray.adapter import Variant
-from mlxray.testing.report import layer_ranges
+from mlxray.display import layer_ranges
+from mlxray.points.adapter import Variant
 
 from .parts import find_parts
 from .record import record

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlxray import FusedAttention, OwnSoftmax
-from mlxray.points import ATTENTION_POINTS
+from mlxray.points.vocabulary import ATTENTION_POINTS
 
 from .record import Array, Attention, Seen
 from .sums import close

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlxray.errors import AdapterError
-from mlxray.instrument import instrumented, under
+from mlxray.seams.instrument import instrumented, under
 
 Array = npt.NDArray[Any]
 

@@ -6,12 +6,11 @@ here, what draws is there.
 
 from __future__ import annotations
 
-from mlxray.results import HeadScore
-
 from .circuits import ov_circuit
 from .copying import copying_scores
 from .detectors import AttentionPatternDetector, detect_head_types, detect_induction_heads
 from .heads import head_scores
+from .heads_result import HeadScore
 from .patterns import attention_patterns, get_attention_patterns
 from .scores import (
     copying_score,

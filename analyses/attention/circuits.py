@@ -13,10 +13,10 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.arrays import number
-from mlxray.edits import Edit
 from mlxray.errors import AddressError, AnalysisError
-from mlxray.run import Run
-from mlxray.sites import first_argument
+from mlxray.points.sites import first_argument
+from mlxray.run.run import Run
+from mlxray.seams.edits import Edit
 
 #: Basis vectors that go through the model together.
 AT_ONCE = 512

@@ -9,9 +9,9 @@ import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import AnalysisError
-from mlxray.results import HeadScoresResult
 
 from .circuits import norm_directions, ov_factors, standard_basis
+from .heads_result import HeadScoresResult
 from .patterns import attention_layers
 from .scores import eigenvalue_share
 

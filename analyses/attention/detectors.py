@@ -11,9 +11,9 @@ import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results import DetectedHeadsResult, HeadTypesResult
 
 from ..prompts import one_prompt, token_texts
+from .heads_result import DetectedHeadsResult, HeadTypesResult
 from .patterns import attention_layers, reduce_patterns
 from .repeated import repeated_random_tokens
 from .scores import (

@@ -7,11 +7,11 @@ from typing import Any
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError
-from mlxray.results import HeadScoresResult
 
 from ..prompts import one_prompt, token_texts
 from .copying import copying_matrix
 from .detectors import matrices
+from .heads_result import HeadScoresResult
 from .patterns import attention_layers, reduce_patterns
 from .repeated import repeated_random_tokens
 from .scores import pattern_scores

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import mlx.core as mx
 
-from mlxray import Analysis, InterpretableModel, Trace, analysis, hookimpl
+from mlxray import Analysis, Command, InterpretableModel, Trace, analysis, hookimpl
 from mlxray.errors import AnalysisError, InputError, PointAbsent
-from mlxray.results import AttentionResult
-from mlxray.run import Run
+from mlxray.run.run import Run
+from mlxray.run.wrapped import WrappedModel
 from mlxray.tokens import Batch
 
 from ..prompts import one_prompt
+from .attention_result import AttentionResult
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +79,7 @@ def get_attention_patterns(
     return {layer: np.array(p) for layer, p in zip(wanted, found, strict=True)}
 
 
-def attention_layers(model: InterpretableModel, layers: Sequence[int] | None) -> list[int]:
+def attention_layers(model: WrappedModel, layers: Sequence[int] | None) -> list[int]:
     """`layers` checked; None is every layer whose attention can be seen.
 
     Raises:
@@ -123,3 +124,15 @@ def reduce_patterns(
 def mlxray_analyses() -> list[Analysis[..., Any]]:
     """Attention patterns."""
     return [attention_patterns]
+
+
+def _load_command() -> Callable[..., Any]:
+    from .command import attention
+
+    return attention
+
+
+@hookimpl
+def mlxray_commands() -> list[Command]:
+    """``mlxray attention``."""
+    return [Command("attention", _load_command)]

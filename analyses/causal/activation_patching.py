@@ -11,17 +11,17 @@ from tqdm import tqdm
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.arrays import nested
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results import PatchingResult
 from mlxray.tokens import Batch
 
-from .grid import make_grid
-from .intervals import mean_and_interval
-from .measure import Measure, MetricLike, bind, last_logits
-from .pairs import AlignedPairs, PairSet
-from .patches import Dictionary
-from .prompts import UnequalPair, pair
-from .sources import SOURCES, source_values
-from .sweep import DEFAULT_BUDGET, Sweep
+from ..datasets.pairs import AlignedPairs, PairSet
+from ..datasets.prompts import UnequalPair, pair
+from ..patching.grid import make_grid
+from ..patching.intervals import mean_and_interval
+from ..patching.measure import Measure, MetricLike, bind, last_logits
+from ..patching.patches import Dictionary
+from ..patching.sources import SOURCES, source_values
+from ..patching.sweep import DEFAULT_BUDGET, Sweep
+from .patching_result import PatchingResult
 
 EXACT = ("batched", "naive")
 

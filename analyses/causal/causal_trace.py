@@ -12,14 +12,14 @@ import mlx.core as mx
 from mlxray import Analysis, AnalysisResult, InterpretableModel, analysis, hookimpl
 from mlxray.arrays import number
 from mlxray.errors import InputError
-from mlxray.points import POINTS, parse
+from mlxray.points.vocabulary import POINTS, parse
 from mlxray.tokens import Batch
 
+from ..datasets.prompts import UnequalPair, pair
+from ..patching.grid import component_name
+from ..patching.measure import MetricLike, bind
+from ..patching.patches import axes
 from ..prompts import token_texts
-from .grid import component_name
-from .measure import MetricLike, bind
-from .patches import axes
-from .prompts import UnequalPair, pair
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import mlx.core as mx
 
 from mlxray.arrays import number
 from mlxray.errors import AddressError, AnalysisError, PointAbsent, nearest
-from mlxray.layout import Layout
-from mlxray.points import parse
+from mlxray.points.layout import Layout
+from mlxray.points.vocabulary import parse
 from mlxray.resolver import resolve_component
-from mlxray.trace import Activations
+from mlxray.run.trace import Activations
 
 Part = tuple[str, mx.array]
 

@@ -9,8 +9,8 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.conversation import TurnList
-from mlxray.edits import Call
 from mlxray.errors import EditError, InputError
+from mlxray.seams.edits import Call
 
 #: Who meets a change: every token after the turn, or only the last turn and what follows.
 READERS = ("later", "last")

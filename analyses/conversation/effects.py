@@ -14,11 +14,11 @@ from mlxray.arrays import number
 from mlxray.conversation import Turn
 from mlxray.conversation.dialogue import describe
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results import TurnEffectsResult
 
-from ..causal.measure import MetricLike, bind
+from ..patching.measure import MetricLike, bind
 from .question import Question
 from .rest import Rest
+from .result import TurnEffectsResult
 
 #: What the columns of effects are.
 BY = ("turn", "layer")

@@ -13,7 +13,7 @@ from mlxray.conversation.dialogue import model_dialogue
 from mlxray.errors import InputError
 from mlxray.generation.chat import template_ids
 from mlxray.generation.prompts import context_length
-from mlxray.stops import tokenizer_stops
+from mlxray.loading.stops import tokenizer_stops
 
 #: Most tokens of an answer that the model writes itself.
 LONGEST = 20

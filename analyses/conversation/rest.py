@@ -12,12 +12,12 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.edits import Edit
 from mlxray.errors import InputError
-from mlxray.run import Run
-from mlxray.tail import execute_at
+from mlxray.run.run import Run
+from mlxray.run.tail import execute_at
+from mlxray.seams.edits import Edit
 
-from ..causal.reuse import PrefixCache, Prefixes, reusable
+from ..patching.reuse import PrefixCache, Prefixes, reusable
 from .question import Question
 
 #: Most tokens before the answer in one pass: edited scores are explicit, tokens × positions.

@@ -9,14 +9,14 @@ import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.conversation import Turn
-from mlxray.edits import Edit
-from mlxray.results import TurnEffectsResult
+from mlxray.seams.edits import Edit
 
-from ..causal.measure import MetricLike
+from ..patching.measure import MetricLike
 from .cuts import Cut, score_address, turn_cut, without
 from .effects import LOGPROB, make_plan, score_of, turn_effects
 from .question import pose
 from .rest import Rest
+from .result import TurnEffectsResult
 from .ways import check_attention_alone, check_causal
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.results import ConversationResult
+from mlxray.conversation.result import ConversationResult
 
 
 @analysis(result=ConversationResult)

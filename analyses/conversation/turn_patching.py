@@ -11,14 +11,14 @@ from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.conversation import Dialogue, Turn, read_messages
 from mlxray.conversation.dialogue import model_dialogue
 from mlxray.errors import InputError
-from mlxray.results import TurnEffectsResult
 
-from ..causal.measure import MetricLike
-from ..causal.reuse import PrefixCache
+from ..patching.measure import MetricLike
+from ..patching.reuse import PrefixCache
 from .cuts import turn_cut
 from .effects import LOGPROB, make_plan, score_of, turn_effects
 from .question import Question, pose
 from .rest import Rest
+from .result import TurnEffectsResult
 from .ways import check_causal
 
 

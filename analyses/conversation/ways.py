@@ -7,12 +7,12 @@ from weakref import WeakKeyDictionary
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.edits import Edit
 from mlxray.errors import AnalysisError
-from mlxray.layout import Layout
-from mlxray.run import Run
+from mlxray.points.layout import Layout
+from mlxray.run.run import Run
+from mlxray.seams.edits import Edit
 
-from ..causal.compare import relative_error
+from ..patching.compare import relative_error
 from .cuts import Cut, score_address, without
 
 #: Logits that differ by less than this share of the largest are the same but for rounding.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlxray import Analysis, InterpretableModel, analysis, hookimpl
+from mlxray import Analysis, Command, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError, nearest
-from mlxray.points import ALIASES, POINTS
-from mlxray.results import LensResult
-from mlxray.tail import Norm
+from mlxray.points.vocabulary import ALIASES, POINTS
+from mlxray.run.tail import Norm
 
 from ..prompts import one_prompt
+from .lens_result import LensResult
 from .readout import read_out
 
 #: Points as wide as the residual stream.
@@ -106,3 +106,15 @@ def show(
 def mlxray_analyses() -> list[Analysis[..., Any]]:
     """The logit lens."""
     return [logit_lens]
+
+
+def _load_command() -> Callable[..., Any]:
+    from .command import lens
+
+    return lens
+
+
+@hookimpl
+def mlxray_commands() -> list[Command]:
+    """``mlxray lens``."""
+    return [Command("lens", _load_command)]

@@ -10,12 +10,11 @@ import mlx.core as mx
 from mlxray import InterpretableModel
 from mlxray.arrays import nested
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results import LensResult
-from mlxray.results.lens import Prediction
-from mlxray.tail import Norm
+from mlxray.run.tail import Norm
 from mlxray.tokens import whole_number
 
 from ..prompts import token_texts
+from .lens_result import LensResult, Prediction
 
 #: Logits that exist at one time: 64 MiB of float32.
 LOGITS_AT_ONCE = 1 << 24

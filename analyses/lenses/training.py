@@ -14,10 +14,10 @@ from mlx import optimizers
 from mlxray import InterpretableModel, analysis
 from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results import TunedLens
 
 from ..prompts import warn_past_context
 from .readout import rows_at_once
+from .tuned_lens_result import TunedLens
 
 #: A prompt shorter than this teaches a translator little about a residual stream.
 SHORTEST = 10

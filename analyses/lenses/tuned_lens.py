@@ -8,13 +8,14 @@ from typing import Any
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError
-from mlxray.results import LensResult, TunedLens
-from mlxray.tail import Norm
+from mlxray.run.tail import Norm
 
 from ..prompts import one_prompt
+from .lens_result import LensResult
 from .logit_lens import show
 from .readout import read_out
 from .training import train_tuned_lens
+from .tuned_lens_result import TunedLens
 
 __all__ = ["TunedLens", "load_tuned_lens", "train_tuned_lens", "tuned_lens"]
 

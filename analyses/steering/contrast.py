@@ -15,8 +15,7 @@ from mlxray.arrays import number
 from mlxray.errors import InputError, PointAbsent, nearest
 from mlxray.generation import chat_ids
 from mlxray.generation.prompts import is_chat
-from mlxray.points import ALIASES, POINTS
-from mlxray.positions import tokens_axis
+from mlxray.points.vocabulary import ALIASES, POINTS, tokens_axis
 from mlxray.tokens import Batch
 
 #: Positions that have a name; integers name others, negative ones from a prompt's end.

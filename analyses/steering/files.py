@@ -10,8 +10,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray.errors import InputError, LoadError
-from mlxray.loading import check_safetensors
-from mlxray.points import parse
+from mlxray.loading.load import check_safetensors
+from mlxray.points.vocabulary import parse
 
 from .vector import SteeringVector
 

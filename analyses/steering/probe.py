@@ -15,8 +15,7 @@ from mlxray.arrays import held, number
 from mlxray.errors import AnalysisError, EditError, InputError
 from mlxray.generation import LimitedEdit, Where
 from mlxray.interventions import Interventions, as_pairs
-from mlxray.points import AddressLike
-from mlxray.positions import tokens_axis
+from mlxray.points.vocabulary import AddressLike, tokens_axis
 
 from .contrast import addresses_of, read, rows_of
 

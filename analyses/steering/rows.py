@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.edits import Edit
 from mlxray.errors import InputError
-from mlxray.positions import tokens_axis
-from mlxray.run import Run
-from mlxray.sites import first_argument, set_first_argument
-from mlxray.tail import execute_at
+from mlxray.points.sites import first_argument, set_first_argument
+from mlxray.points.vocabulary import tokens_axis
+from mlxray.run.run import Run
+from mlxray.run.tail import execute_at
+from mlxray.seams.edits import Edit
 from mlxray.tokens import Batch
 
-from ..causal.reuse import resumable
-from ..causal.sweep import ENOUGH_TOKENS
+from ..patching.reuse import resumable
+from ..patching.sweep import ENOUGH_TOKENS
 
 
 class SteeredRows:

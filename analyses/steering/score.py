@@ -13,8 +13,8 @@ from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
 from mlxray.tokens import Batch
 
-from ..causal.measure import bind
-from ..causal.targets import Token, token_id
+from ..datasets.targets import Token, token_id
+from ..patching.measure import bind
 from .rows import SteeredRows
 
 #: Logits (V,) of one prompt's last token, and which prompt → a number.

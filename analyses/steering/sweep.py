@@ -14,16 +14,16 @@ from tqdm import tqdm
 from mlxray import Analysis, InterpretableModel, Metric, analysis, hookimpl
 from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
-from mlxray.points import ALIASES, parse
-from mlxray.results import SteeringSweepResult
+from mlxray.points.vocabulary import ALIASES, parse
 
-from ..causal.sweep import DEFAULT_BUDGET
-from ..causal.targets import Token
+from ..datasets.targets import Token
 from ..metrics.lookup import get_metric
+from ..patching.sweep import DEFAULT_BUDGET
 from ..prompts import token_texts
 from .build import steering_vector
 from .contrast import Layers, rows_of
 from .neutral import Neutral, neutral_batch
+from .result import SteeringSweepResult
 from .score import LOG_ODDS, Score, Scores, by_function, by_metric, log_odds
 from .vector import SteeringVector, finite
 

@@ -16,8 +16,7 @@ from mlxray import InterpretableModel, __version__
 from mlxray.arrays import held, number
 from mlxray.errors import AddressError, EditError, InputError
 from mlxray.generation import Where
-from mlxray.points import parse
-from mlxray.positions import tokens_axis
+from mlxray.points.vocabulary import parse, tokens_axis
 from mlxray.tokens import whole_number
 
 if TYPE_CHECKING:

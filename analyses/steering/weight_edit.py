@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxray.errors import EditError
-from mlxray.instrument import own_class
+from mlxray.seams.instrument import own_class
 
 #: Attribute of a class whose calls go to another module: that module.
 CALLED = "_mlxray_called"

@@ -11,11 +11,11 @@ import mlx.nn as nn
 from mlxray import InterpretableModel
 from mlxray.arrays import number
 from mlxray.errors import EditError
-from mlxray.instrument import own_class
-from mlxray.layout import Layout
-from mlxray.run import Run
+from mlxray.points.layout import Layout
+from mlxray.run.run import Run
+from mlxray.seams.instrument import own_class
 
-from ..causal.compare import relative_error
+from ..patching.compare import relative_error
 from .ablation import ablate_stream, unit
 from .weight_edit import CALLED, WeightEdit
 

@@ -7,11 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from .attention import attention
 from .doctor import doctor
-from .failures import GuardedGroup
 from .generate import generate
-from .lens import lens
+from .group import MlxrayGroup
 from .plugins import plugins
 from .points import points
 from .run import AnalysisGroup, run
@@ -30,14 +28,12 @@ def command() -> Any:
     """All commands, as typer makes them."""
     app = typer.Typer(
         name="mlxray",
-        cls=GuardedGroup,
+        cls=MlxrayGroup,
         add_completion=False,
         invoke_without_command=True,
         context_settings=HELP,
     )
     app.callback()(start)
-    app.command(context_settings=HELP)(lens)
-    app.command(context_settings=HELP)(attention)
     app.command(context_settings=HELP)(generate)
     runs = typer.Typer(
         cls=AnalysisGroup,

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from ..display import show_lines, show_text
-from ..plugins import Analysis
+from ..plugins.kinds import Analysis
 from .docstrings import split_docstring
 from .options import POCKET, Json, ModelName, Rows, Save
 from .parameters import PROMPT, Parameter, parameters_of
@@ -20,7 +20,7 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "model": (ModelName, POCKET),
     "json": (Json, False),
     "save": (Save, None),
-    "rows": (Rows, ROWS),
+    "rows": (Rows, None),
 }
 _PREFIX = "common_"
 _PROMPT = f"{_PREFIX}prompt"
@@ -37,7 +37,14 @@ def analysis_command(analysis: Analysis[..., Any]) -> Any:
         values = read_values(analysis.name, parameters, given)
         check_drawable(analysis.result, common["save"])
         result = run_analysis(analysis, common["model"], **values)
-        show_result(result, json=common["json"], save=common["save"], limit=common["rows"])
+        rows = common["rows"]
+        show_result(
+            result,
+            json=common["json"],
+            save=common["save"],
+            limit=ROWS if rows is None else rows,
+            drawing={} if rows is None else None,
+        )
 
     declared = [_declare(p) for p in parameters]
     declared += [_declare_prompt(p) for p in parameters if p.prompt]

@@ -10,12 +10,12 @@ from .plugins import all_rows, plain, plugin_table
 from .terminal import output, print_json
 
 if TYPE_CHECKING:
-    from ..doctor import Examination
+    from ..machine.doctor import Examination
 
 
 def doctor(json: Json = False) -> None:
     """This machine, what is installed, and what would make mlxray run better here."""
-    from ..doctor import examine
+    from ..machine.doctor import examine
 
     found = examine()
     rows = all_rows()

@@ -13,7 +13,6 @@ from typing import Any, cast
 import typer
 from typer.core import TyperGroup
 
-from ..blas import missing_backend_message
 from ..display import show_lines, show_text
 from ..errors import (
     AdapterError,
@@ -24,6 +23,7 @@ from ..errors import (
     TokenizerMissing,
     nearest,
 )
+from ..machine.blas import missing_backend_message
 from .terminal import errors, prepare_streams
 
 FAILED, WRONG, INTERRUPTED, UNREAD = 1, 2, 130, 141
@@ -59,7 +59,9 @@ class GuardedGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that `args` begin with; one that does not exist is answered in our words."""
         if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            ctx.fail(f"there is no command {args[0]!r}. {nearest(args[0], self.commands)}")
+            ctx.fail(
+                f"there is no command {args[0]!r}. {nearest(args[0], self.list_commands(ctx))}"
+            )
         return super().resolve_command(ctx, args)
 
 

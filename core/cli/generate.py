@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from ..display import show_text
-from .options import PANEL, POCKET, Json, ModelName, Save, load
+from .options import PANEL, POCKET, PROMPT, Json, ModelName, Save, load
 from .show import show_result
 from .terminal import output, working
-
-PROMPT = "The capital of France is"
 
 Steps = Annotated[
     bool,
@@ -78,9 +76,7 @@ def generate(
             stop_strings=stop or (),
         )
     if json or steps:
-        from .generate_table import draw_steps
-
-        show_result(result, json=json, save=save, paint=draw_steps)
+        show_result(result, json=json, save=save, drawing={})
         return
     lines = result.text if chat else prompt + result.text
     for line in lines.split("\n"):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POCKET = "pocket"
+#: What `pocket` is asked where the user gives no prompt.
+PROMPT = "The capital of France is"
 
 
 def _writable(path: Path | None) -> Path | None:
@@ -64,12 +66,13 @@ Save = Annotated[
     ),
 ]
 Rows = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--rows",
         min=0,
         metavar="INT",
-        help="Most rows of the table to print; 0 for all.",
+        help="Print a table of at most this many rows; 0 for all.",
+        show_default=False,
         rich_help_panel=PANEL,
     ),
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..plugins import Analysis
+from ..plugins.kinds import Analysis
 from .docstrings import split_docstring
 from .readers import Reader, reader_for, reader_like
 

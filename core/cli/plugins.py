@@ -13,7 +13,7 @@ from .terminal import output, print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..registries import Row
+    from ..plugins.registry import Row
 
 
 def plugins(json: Json = False) -> None:
@@ -27,7 +27,7 @@ def plugins(json: Json = False) -> None:
 
 def all_rows() -> list[Row]:
     """The registry's rows, by kind and name; what it would warn about stands in them."""
-    from ..registries import PluginWarning, registry
+    from ..plugins.registry import PluginWarning, registry
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)

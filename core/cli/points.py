@@ -13,8 +13,8 @@ from .terminal import output, print_json, short_name
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..layout import PointStatus
     from ..model import InterpretableModel
+    from ..points.layout import PointStatus
 
 
 @dataclass
@@ -66,7 +66,7 @@ def points(model: ModelArgument = POCKET, adapter: AdapterName = None, json: Jso
 
 def grouped(model: InterpretableModel) -> list[Group]:
     """The points in the vocabulary's order, layers that are alike together."""
-    from ..points import POINTS
+    from ..points.vocabulary import POINTS
 
     statuses = model.points()
     shapes = _shapes(model, [s for s in statuses if s.available])
@@ -87,7 +87,7 @@ def _shapes(
     model: InterpretableModel, available: list[PointStatus]
 ) -> dict[tuple[str, int | None], str]:
     """Shapes as a run of two tokens gives them, its batch and tokens as letters again."""
-    from ..points import POINTS
+    from ..points.vocabulary import POINTS
 
     cache = model.activations([[0, 0]], [status.address for status in available])
     shapes = {}
@@ -125,6 +125,6 @@ def _table(groups: list[Group], n_layers: int) -> Table:
 
 def _ranges(layers: list[int], n_layers: int) -> str:
     """Layers for people; a point of the whole model has none."""
-    from ..testing.report import layer_ranges
+    from ..display import layer_ranges
 
     return "all" if len(layers) == n_layers else layer_ranges(layers)

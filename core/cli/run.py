@@ -21,7 +21,7 @@ class AnalysisGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the analyses that work."""
-        from ..registries import registry
+        from ..plugins.registry import registry
 
         return registry.names("analysis")
 
@@ -32,7 +32,7 @@ class AnalysisGroup(TyperGroup):
             PluginError: if there is none of that name; the message says what is near, or what
                 is wrong with it.
         """
-        from ..registries import registry
+        from ..plugins.registry import registry
         from .build import analysis_command
 
         if cmd_name.startswith("-"):
@@ -49,7 +49,7 @@ def run(context: typer.Context, json: Json = False) -> None:
         if json:
             raise typer.BadParameter("put it behind the analysis' name.", param_hint="--json")
         return
-    from ..registries import registry
+    from ..plugins.registry import registry
 
     analyses = [registry.get("analysis", name) for name in registry.names("analysis")]
     if json:

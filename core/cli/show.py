@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +12,19 @@ from .options import load
 from .terminal import errors, output, print_json, working
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
-    from ..plugins import Analysis
-    from ..results import AnalysisResult
+    from ..plugins.kinds import Analysis, Visualizer
+    from ..plugins.result import Result
+    from ..results.base import AnalysisResult
 
 #: Rows of a table that are printed unless more are asked for.
 ROWS = 50
 
 _PERCENT = re.compile(r"[-+−]?[\d.]+%$")
 
-Painter = Callable[[Any, "Console"], None]
 
-
-def check_drawable(result: type[AnalysisResult], save: Path | None) -> None:
+def check_drawable(result: type[Result], save: Path | None) -> None:
     """Refuse before the work a picture that nothing draws.
 
     Args:
@@ -37,12 +35,15 @@ def check_drawable(result: type[AnalysisResult], save: Path | None) -> None:
         PluginError: if no visualizer could draw it.
     """
     from ..errors import PluginError
-    from ..registries import registry
-    from ..results import AnalysisResult
+    from ..plugins.registry import registry
+    from ..results.base import AnalysisResult
     from ..results.save import PICTURES
 
     ending = "" if save is None else save.suffix.lower()
-    if ending not in (".html", *PICTURES) or result.save is not AnalysisResult.save:
+    if (
+        ending not in (".html", *PICTURES)
+        or getattr(result, "save", None) is not AnalysisResult.save
+    ):
         return
     backends = ("html", "plotly") if ending == ".html" else ("matplotlib",)
     for known in registry.all("visualizer"):
@@ -65,7 +66,7 @@ def show_result(
     json: bool,
     save: Path | None,
     limit: int = 0,
-    paint: Painter | None = None,
+    drawing: Mapping[str, Any] | None = None,
     picture: Mapping[str, Any] | None = None,
 ) -> None:
     """Print a result, and write it to a file where one is named.
@@ -75,7 +76,8 @@ def show_result(
         json: Print JSON, and nothing else, on stdout.
         save: Where to write it too.
         limit: Rows of the table to show; 0 for all.
-        paint: A drawing of its own in place of the table.
+        drawing: Options of the terminal drawing that takes the place of the table, where one is
+            registered for this type; None for the table.
         picture: Options of the picture, where the file is one.
     """
     from ..results.save import PICTURES
@@ -84,8 +86,9 @@ def show_result(
         print_json(result.to_json())
     else:
         console = output()
-        if paint is not None:
-            paint(result, console)
+        painter = None if drawing is None else terminal_visualizer(result)
+        if painter is not None:
+            console.print(painter(result, width=console.width, **(drawing or {})))
         else:
             columns, rows = result.rows()
             console.print(table(columns, rows[: limit or None]))
@@ -96,6 +99,19 @@ def show_result(
         options = picture if save.suffix.lower() in (".html", *PICTURES) else None
         written = result.save(save, **(options or {}))
         errors().print(f"wrote {show_text(str(written))}", soft_wrap=True)
+
+
+def terminal_visualizer(result: AnalysisResult) -> Visualizer | None:
+    """What draws a result of this type in a terminal; None if nothing registered does."""
+    from ..errors import PluginError
+    from ..plugins.registry import registry
+    from ..results.base import find_visualizer
+
+    try:
+        found: Visualizer = find_visualizer(registry.all("visualizer"), result, "terminal")
+    except PluginError:
+        return None
+    return found
 
 
 def new_table(*columns: str) -> Table:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InputError
 from ..generation.prompts import context_length
+from ..run.wrapped import WrappedModel
 from .detect import Dialogue, read_dialogue
 from .messages import Messages
 
-if TYPE_CHECKING:
-    from ..model import InterpretableModel
-
 
 def model_dialogue(
-    model: InterpretableModel, conversation: Messages, *, add_generation_prompt: bool = False
+    model: WrappedModel, conversation: Messages, *, add_generation_prompt: bool = False
 ) -> Dialogue:
     """A conversation as tokens that the model has room for; see `read_dialogue`.
 

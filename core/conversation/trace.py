@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
 from ..arrays import held
 from ..errors import InputError, PointAbsent
-from ..points import AddressLike
-from ..positions import tokens_axis
-from ..results.conversation import ConversationResult
+from ..points.vocabulary import AddressLike, tokens_axis
+from ..run.trace import Trace
+from ..run.wrapped import WrappedModel, planned_edits
 from ..tokens import whole_number
-from ..trace import Trace
 from .attention import between_turns, mean_of_heads
 from .dialogue import describe, model_dialogue
 from .messages import Messages
+from .result import ConversationResult
 from .turns import TurnList
-
-if TYPE_CHECKING:
-    from ..model import InterpretableModel
 
 
 class ConversationTrace:
@@ -36,7 +33,7 @@ class ConversationTrace:
 
     def __init__(
         self,
-        model: InterpretableModel,
+        model: WrappedModel,
         conversation: Messages,
         interventions: Mapping[str, Callable[..., Any]] | None = None,
         *,
@@ -48,8 +45,11 @@ class ConversationTrace:
         )
         self.model = model
         self._matrices: dict[tuple[int, str, bool, int], mx.array] = {}
-        self.trace: Trace = model.trace(
-            list(self.dialogue.ids), interventions, allow_unchanged=allow_unchanged
+        self.trace: Trace = Trace(
+            model,
+            list(self.dialogue.ids),
+            planned_edits(model.layout, interventions, allow_unchanged=allow_unchanged),
+            allow_unchanged=allow_unchanged,
         )
 
     def __enter__(self) -> ConversationTrace:
@@ -225,7 +225,7 @@ def _several(value: Any, name: str) -> list[int] | None:
 
 
 def conversation_trace(
-    model: InterpretableModel,
+    model: WrappedModel,
     conversation: Messages,
     interventions: Mapping[str, Callable[..., Any]] | None = None,
     *,

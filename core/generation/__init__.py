@@ -1,10 +1,10 @@
 """Text from a model, token by token, with edits and watched points at every step."""
 
-from ..results.generation import GenerationResult
-from ..where import LimitedEdit, Where
+from ..seams.where import LimitedEdit, Where
 from .chat import Message
 from .generate import Interventions, generate, generate_batch, stream_generate
 from .prompts import Prompt, chat_ids, context_length
+from .result import GenerationResult
 from .stream import Generation, GenerationStep
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..edits import Edit
+from ..seams.edits import Edit
 
 
 @dataclass(frozen=True)

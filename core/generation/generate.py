@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
 from ..errors import InputError, TokenizerMissing
 from ..interventions import Interventions, as_pairs
-from ..points import AddressLike
-from ..results.generation import GenerationResult
+from ..points.vocabulary import AddressLike
+from ..run.wrapped import WrappedModel
 from .chat import Message
 from .prompts import Prompt, is_chat, prompt_ids
+from .result import GenerationResult
 from .sampling import Sampling, check_count
 from .stream import Callback, Generation, Options
 
-if TYPE_CHECKING:
-    from ..model import InterpretableModel
-
 
 def stream_generate(
-    model: InterpretableModel,
+    model: WrappedModel,
     prompt: Prompt,
     max_tokens: int = 50,
     temperature: float = 0.0,
@@ -70,7 +68,7 @@ def stream_generate(
 
 
 def generate(
-    model: InterpretableModel,
+    model: WrappedModel,
     prompt: Prompt,
     max_tokens: int = 50,
     temperature: float = 0.0,
@@ -152,7 +150,7 @@ def generate(
 
 
 def generate_batch(
-    model: InterpretableModel,
+    model: WrappedModel,
     prompts: Sequence[Prompt] | mx.array,
     max_tokens: int = 50,
     temperature: float = 0.0,
@@ -222,7 +220,7 @@ def _ids(stop_tokens: Any) -> frozenset[int] | None:
         raise InputError(f"stop_tokens is a list of token ids; got {stop_tokens!r}.") from None
 
 
-def _prompts(model: InterpretableModel, prompts: Any) -> list[list[int]]:
+def _prompts(model: WrappedModel, prompts: Any) -> list[list[int]]:
     """The ids of each prompt: all are looked at before the first one runs."""
     if hasattr(prompts, "tolist"):
         prompts = model.tokens.batch(prompts).rows()
@@ -241,7 +239,7 @@ def _prompts(model: InterpretableModel, prompts: Any) -> list[list[int]]:
     return rows
 
 
-def _collected(model: InterpretableModel, steps: Generation, keep_logits: bool) -> GenerationResult:
+def _collected(model: WrappedModel, steps: Generation, keep_logits: bool) -> GenerationResult:
     begun = time.perf_counter()
     text, reason = "", "length"
     tokens: list[int] = []

@@ -5,20 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
 from ..arrays import arrays_of
 from ..errors import InputError
-from ..instrument import own_class
-from ..points import AddressLike, parse
-from ..positions import Span, cached_tokens, tells_tokens, tokens_axis
-from ..run import Run
+from ..points.vocabulary import AddressLike, parse, tokens_axis
+from ..run.run import Run
+from ..run.wrapped import WrappedModel
+from ..seams.instrument import own_class
+from ..seams.positions import Span, cached_tokens, tells_tokens
 from .edits import CountedEdit, Tally
-
-if TYPE_CHECKING:
-    from ..model import InterpretableModel
 
 #: Most tokens of a prompt in one pass, as in mlx-lm.
 PIECE = 2048
@@ -62,7 +60,7 @@ class Passes:
 
     def __init__(
         self,
-        model: InterpretableModel,
+        model: WrappedModel,
         ids: Sequence[int],
         *,
         interventions: Iterable[tuple[AddressLike, Callable[..., Any]]],
@@ -145,7 +143,7 @@ class Passes:
         return Pass(logits[:, -1, :], kept, tuple(edit.tally() for edit in self.edits))
 
 
-def _cache(model: InterpretableModel, cache: list[Any] | None, use_cache: bool) -> Any:
+def _cache(model: WrappedModel, cache: list[Any] | None, use_cache: bool) -> Any:
     if not use_cache:
         if cache is not None:
             raise InputError("use_cache=False runs every token again; it takes no prompt_cache.")

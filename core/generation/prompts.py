@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
 from ..errors import InputError, TokenizerMissing
+from ..run.wrapped import WrappedModel
 from .chat import Message, has_template, template_error, template_ids, whole_message
-
-if TYPE_CHECKING:
-    from ..model import InterpretableModel
 
 Prompt = str | Sequence[int] | mx.array | Sequence[Message]
 
 
-def prompt_ids(model: InterpretableModel, prompt: Prompt) -> list[int]:
+def prompt_ids(model: WrappedModel, prompt: Prompt) -> list[int]:
     """Token ids of one prompt.
 
     Args:
@@ -44,7 +42,7 @@ def is_chat(prompt: Any) -> bool:
 
 
 def chat_ids(
-    model: InterpretableModel, messages: Any, *, add_generation_prompt: bool = True
+    model: WrappedModel, messages: Any, *, add_generation_prompt: bool = True
 ) -> list[int]:
     """Token ids of a chat as the tokenizer's own template renders it, and of nothing else.
 
@@ -77,6 +75,6 @@ def chat_ids(
     return model.tokens.batch(template_ids(tokenizer, text)).rows()[0]
 
 
-def context_length(model: InterpretableModel) -> int | None:
+def context_length(model: WrappedModel) -> int | None:
     """Positions that the model has or was trained for; None if it does not tell."""
     return model.tokens.context

@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from ..arrays import held
 from ..errors import InputError
-from ..trace import random_from
+from ..run.trace import random_from
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
 from ..arrays import number
-from ..edits import EditReport
 from ..errors import AnalysisError, EditError, InputError
-from ..points import AddressLike
-from ..positions import cached_tokens
-from ..stops import tokenizer_stops
+from ..loading.stops import tokenizer_stops
+from ..points.vocabulary import AddressLike
+from ..run.wrapped import WrappedModel
+from ..seams.edits import EditReport
+from ..seams.positions import cached_tokens
 from .passes import Pass, Passes
 from .prompts import Prompt, context_length, prompt_ids
 from .sampling import Choice, Chooser, Sampling, check_count
 from .text import TextStream, stop_list
-
-if TYPE_CHECKING:
-    from ..model import InterpretableModel
 
 #: ``callback(step, token_id, logits)``, logits (V,); True ends the generation.
 Callback = Callable[[int, int, mx.array], Any]
@@ -78,7 +76,7 @@ class Generation(Iterator[GenerationStep]):
         edits: What each edit did; after the last step.
     """
 
-    def __init__(self, model: InterpretableModel, prompt: Prompt, options: Options) -> None:
+    def __init__(self, model: WrappedModel, prompt: Prompt, options: Options) -> None:
         check_count("max_tokens", options.max_tokens, 1)
         self.options = options
         self.edits: list[EditReport] = []
@@ -189,7 +187,7 @@ def _alike(logits: mx.array, logprob: float) -> bool:
     return number(mx.max(logits)) == number(mx.min(logits))
 
 
-def _room(model: InterpretableModel, ids: list[int], cache: list[Any] | None) -> int | None:
+def _room(model: WrappedModel, ids: list[int], cache: list[Any] | None) -> int | None:
     """Tokens that can be written: the last one needs no position of its own."""
     context = context_length(model)
     if context is None:
@@ -203,7 +201,7 @@ def _room(model: InterpretableModel, ids: list[int], cache: list[Any] | None) ->
     return room
 
 
-def _stop_tokens(model: InterpretableModel, asked: frozenset[int] | None) -> frozenset[int]:
+def _stop_tokens(model: WrappedModel, asked: frozenset[int] | None) -> frozenset[int]:
     if asked is not None:
         for token in asked:
             check_count("a stop token", token, 0)

@@ -1,56 +1,38 @@
-"""Result types: what analyses return and visualizers draw."""
+"""What every result can do, and the result types of all registered analyses by name.
 
-from .ablation import AblationResult
-from .attention import AttentionResult
-from .attribution import AttributionMapResult, AttributionResult, Certificate
-from .base import AnalysisResult, TableResult, plain
-from .binding import BindingResult
-from .binding_run import BindingMixture, BindingRun
-from .circuit import CircuitResult, EdgeScoresResult
-from .conversation import ConversationResult, TurnEffectsResult
-from .curve import CircuitCurveResult
-from .dla import DLAResult
-from .generation import GenerationResult
-from .heads import DetectedHeadsResult, HeadScore, HeadScoresResult, HeadTypesResult
-from .induction import HeadAblation, InductionResult
-from .lens import LensResult
-from .lens_comparison import LensComparisonResult, Reading
-from .patching import PatchingResult
-from .path import PathResult
-from .steering import SteeringCell, SteeringSweepResult
-from .tuned_lens import TunedLens
+A method's own result type stands beside the method; ``from mlxray.results import LensResult``
+finds it, a plugin's as well, through the registry.
+"""
 
-__all__ = [
-    "AblationResult",
-    "AnalysisResult",
-    "AttentionResult",
-    "AttributionMapResult",
-    "AttributionResult",
-    "BindingMixture",
-    "BindingResult",
-    "BindingRun",
-    "Certificate",
-    "CircuitCurveResult",
-    "CircuitResult",
-    "ConversationResult",
-    "DLAResult",
-    "DetectedHeadsResult",
-    "EdgeScoresResult",
-    "GenerationResult",
-    "HeadAblation",
-    "HeadScore",
-    "HeadScoresResult",
-    "HeadTypesResult",
-    "InductionResult",
-    "LensComparisonResult",
-    "LensResult",
-    "PatchingResult",
-    "PathResult",
-    "Reading",
-    "SteeringCell",
-    "SteeringSweepResult",
-    "TableResult",
-    "TunedLens",
-    "TurnEffectsResult",
-    "plain",
-]
+from __future__ import annotations
+
+from typing import Any
+
+from .base import AnalysisResult, plain
+from .table import TableResult
+
+__all__ = ["AnalysisResult", "TableResult", "plain"]
+
+
+def result_types() -> dict[str, type[Any]]:
+    """Class name → type, of everything that registered analyses return or visualizers draw.
+
+    Where two plugins use one name, the one that registered first has it.
+    """
+    from ..plugins.registry import registry
+
+    found: dict[str, type[Any]] = {}
+    for kind in ("analysis", "visualizer"):
+        for item in registry.all(kind):
+            for cls in item.result.__mro__:
+                if cls is AnalysisResult:
+                    break
+                found.setdefault(cls.__name__, cls)
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    # Class names only: nobody who asks for a dunder or a submodule wants the plugins loaded.
+    if name[:1].isupper() and name in (types := result_types()):
+        return types[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import mlx.core as mx
 
-from ..display import counted, show_text
+from ..display import show_text
+from ..plugins.result import Result
 
 #: What Markdown would take for markup; ``_`` inside of a word is none.
 _MARKUP = re.compile(r"[\\`*\[\]|~$#>]|(?<!\w)_|_(?!\w)")
@@ -45,7 +46,7 @@ def _key(key: Any) -> str:
 
 
 @dataclass
-class AnalysisResult:
+class AnalysisResult(Result):
     """Base of all results; a method's own result is a dataclass that extends it.
 
     Attributes:
@@ -109,7 +110,7 @@ class AnalysisResult:
         Raises:
             PluginError: if nothing draws this type of result with that backend.
         """
-        from ..registries import registry
+        from ..plugins.registry import registry
 
         return find_visualizer(registry.all("visualizer"), self, backend)(self, **options)
 
@@ -134,7 +135,9 @@ def find_visualizer(candidates: list[Any], result: AnalysisResult, backend: str 
 
     for cls in type(result).__mro__:
         for candidate in candidates:
-            if candidate.result is cls and backend in (None, candidate.backend):
+            # Without a backend a picture is meant, which a terminal's drawing is not.
+            fits = candidate.backend == backend if backend else candidate.backend != "terminal"
+            if candidate.result is cls and fits:
                 return candidate
     having = sorted({c.backend for c in candidates if isinstance(result, c.result)})
     with_backend = f" with backend {backend!r}" if backend else ""
@@ -157,30 +160,3 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     text = show_text(value if isinstance(value, str) else str(value))
     return _MARKUP.sub(r"\\\g<0>", text.replace("&", "&amp;").replace("<", "&lt;"))
-
-
-@dataclass
-class TableResult(AnalysisResult):
-    """Named columns of equal length: enough for many plugins.
-
-    Attributes:
-        columns: Column name → values.
-        title: For tables and pictures.
-    """
-
-    result_type: ClassVar[str] = "table"
-
-    columns: dict[str, list[Any]]
-    title: str = ""
-
-    def __post_init__(self) -> None:
-        lengths = {name: len(values) for name, values in self.columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"columns differ in length: {lengths}")
-
-    def summary(self) -> str:
-        rows = counted(len(next(iter(self.columns.values()), [])), "row")
-        return f"{self.title or self.result_type}: {rows} of {', '.join(self.columns)}"
-
-    def rows(self) -> tuple[list[str], list[list[Any]]]:
-        return list(self.columns), [list(r) for r in zip(*self.columns.values(), strict=True)]

@@ -39,7 +39,7 @@ def save(result: AnalysisResult, path: Path, options: dict[str, Any]) -> Path:
 
 
 def _page(result: AnalysisResult, backend: str | None = None, **options: Any) -> str:
-    from ..registries import registry
+    from ..plugins.registry import registry
 
     if backend is None:
         drawn = {c.backend for c in registry.all("visualizer") if isinstance(result, c.result)}

@@ -11,8 +11,8 @@ import mlx.nn as nn
 import numpy as np
 
 from ..errors import PointAbsent
-from ..points import AddressLike
-from ..run import Run
+from ..points.vocabulary import AddressLike
+from ..run.run import Run
 from .numbers import Array, Tally, distance, numpy64
 from .report import Row
 from .subject import Subject, logits_of

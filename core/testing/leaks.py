@@ -8,9 +8,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..edits import Edit
-from ..instrument import own_class
-from ..run import Run
+from ..run.run import Run
+from ..seams.edits import Edit
+from ..seams.instrument import own_class
 from .numbers import Tally, numpy64
 from .report import Row
 from .subject import Subject

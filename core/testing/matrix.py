@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import AdapterError
-from ..places import NO_ROUTER
+from ..points.places import NO_ROUTER
 from .runner import check_adapter
 from .zoo import CONFIGS, UNBUILDABLE, small_model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..points import POINTS
+from ..points.vocabulary import POINTS
 from .numbers import Tally
 from .report import Row
 from .subject import Subject

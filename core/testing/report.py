@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from ..points import POINTS
-from ..results import AnalysisResult
+from ..display import layer_ranges
+from ..points.vocabulary import POINTS
+from ..results.base import AnalysisResult
 
 Status = Literal["proven", "absent", "failed", "skipped"]
 
@@ -126,17 +126,6 @@ class Report(AnalysisResult):
             for row in cells
         ]
         return "\n".join([*lines, "", self.summary()])
-
-
-def layer_ranges(layers: Iterable[int]) -> str:
-    """Layers for people: ``0-3, 5``."""
-    ranges: list[list[int]] = []
-    for layer in sorted(layers):
-        if ranges and layer == ranges[-1][1] + 1:
-            ranges[-1][1] = layer
-        else:
-            ranges.append([layer, layer])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
 
 
 def _verdict(point: str, checks: list[Row]) -> PointVerdict:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import mlx.core as mx
 
 from ..errors import AddressError
-from ..run import Run
-from ..sites import ModuleSite
+from ..points.sites import ModuleSite
+from ..run.run import Run
 from .numbers import Array, Tally, numpy64
 from .report import Row
 from .subject import Subject

@@ -10,8 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..adapter import Adapter
 from ..model import InterpretableModel
+from ..points.adapter import Adapter
 from . import (
     attention,
     effects,

@@ -14,8 +14,8 @@ from mlx.utils import tree_map
 
 from ..errors import AddressError, PointAbsent
 from ..model import InterpretableModel
-from ..points import POINTS, AddressLike
-from ..run import Run
+from ..points.vocabulary import POINTS, AddressLike
+from ..run.run import Run
 from .numbers import Array, numpy64
 
 #: Layers that the checks which run the model anew look at, if there are more.

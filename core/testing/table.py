@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..places import NO_ROUTER
-from ..points import POINTS
+from ..points.places import NO_ROUTER
+from ..points.vocabulary import POINTS
 from .matrix import Outcome
 from .zoo import CONFIGS, UNBUILDABLE
 

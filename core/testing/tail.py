@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import PointAbsent
-from ..run import Run
-from ..sites import ModuleSite
+from ..points.sites import ModuleSite
+from ..run.run import Run
 from .numbers import Tally, numpy64
 from .report import Row
 from .subject import Subject

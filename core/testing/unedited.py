@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import mlx.core as mx
 
-from ..run import Run
+from ..run.run import Run
 from .numbers import Tally, numpy64
 from .report import Row
 from .subject import Subject, logits_of, precision

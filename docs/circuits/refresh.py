@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.datasets import capitals, induction, ioi
-from mlxray.analyses.causal.pairs import PairSet
+from mlxray.analyses.datasets.generators import capitals, induction, ioi
+from mlxray.analyses.datasets.pairs import PairSet
 from mlxray.pocket import PATH
-from mlxray.results import AnalysisResult
+from mlxray.results.base import AnalysisResult
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from mlxray import registry
-from mlxray.choose import choose_adapter
 from mlxray.errors import AddressError
-from mlxray.layout import Layout
-from mlxray.places import place
-from mlxray.points import POINTS
+from mlxray.loading.choose import choose_adapter
+from mlxray.points.layout import Layout
+from mlxray.points.places import place
+from mlxray.points.vocabulary import POINTS
 from mlxray.testing.zoo import CONFIGS, UNBUILDABLE, small_model
 
 #: Families that know more than looking can tell, each with what it knows.

@@ -5,7 +5,7 @@ import mlx.nn as nn
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.points import POINTS
+from mlxray.points.vocabulary import POINTS
 from mlxray.testing import check_adapter
 from mlxray.testing.zoo import small_model
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mlxray import Adapter, InterpretableModel
-from mlxray.adapter import Variant
 from mlxray.errors import PointAbsent
+from mlxray.points.adapter import Variant
 from mlxray.testing.zoo import small_model
 
 TOKENS = [[1, 2, 3, 4, 5, 6]]

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import mlxray
+from mlxray.analyses.causal.patching_result import PatchingResult
 from mlxray.errors import AddressError, AnalysisError, InputError, PluginError
-from mlxray.results import PatchingResult
 
 CLEAN, CORRUPTED = "abcdefgh", "abxdefgh"
 

@@ -16,9 +16,10 @@ from mlxray.analyses.attention import (
     induction_score,
     previous_token_score,
 )
+from mlxray.analyses.attention.attention_result import AttentionResult
 from mlxray.analyses.attention.repeated import repeated_random_tokens
 from mlxray.errors import AddressError, AnalysisError, InputError, PointAbsent, TraceError
-from mlxray.results import AnalysisResult, AttentionResult
+from mlxray.results.base import AnalysisResult
 
 PROMPT = [0, 5, 3, 8, 1, 11, 7, 2, 9]
 

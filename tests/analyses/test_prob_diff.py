@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.circuits import bench, edge_weights, names
-from mlxray.analyses.causal.datasets import greater_than, ioi
-from mlxray.analyses.causal.intervals import RESAMPLES
+from mlxray.analyses.circuits.circuit import bench, edge_weights, names
+from mlxray.analyses.circuits.circuit_result import EdgeScoresResult
+from mlxray.analyses.datasets.generators import greater_than, ioi
 from mlxray.analyses.metrics import get_metric, prob_diff
+from mlxray.analyses.patching.intervals import RESAMPLES
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results import EdgeScoresResult
 
 V = 9
 

@@ -13,7 +13,7 @@ from mlxray.analyses.lenses import training
 from mlxray.analyses.lenses.training import loss_and_gradients
 from mlxray.analyses.lenses.tuned_lens import TunedLens
 from mlxray.errors import AddressError, AnalysisError, InputError, LoadError
-from mlxray.results import AnalysisResult
+from mlxray.results.base import AnalysisResult
 
 TEXT = "abcabdabcxyzhello"
 TOKENS = [1 + (ord(c) - 33) % 60 for c in TEXT]

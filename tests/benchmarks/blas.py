@@ -10,9 +10,9 @@ import subprocess
 import sys
 
 SCRIPT = """
-import mlxray.blas, mlxray.doctor
-report = mlxray.blas.preload()
-print(f"{mlxray.doctor.measure_gflops():8.1f} GFLOP/s  {report.status}: {report.path}")
+import mlxray.machine.blas, mlxray.machine.doctor
+report = mlxray.machine.blas.preload()
+print(f"{mlxray.machine.doctor.measure_gflops():8.1f} GFLOP/s  {report.status}: {report.path}")
 """
 
 

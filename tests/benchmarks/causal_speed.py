@@ -24,8 +24,8 @@ from rich.table import Table
 
 from mlxray import InterpretableModel
 from mlxray.analyses import attribution_map
-from mlxray.analyses.causal.patches import Cell, Patch
-from mlxray.analyses.causal.sweep import Sweep
+from mlxray.analyses.patching.patches import Cell, Patch
+from mlxray.analyses.patching.sweep import Sweep
 from mlxray.tokens import Batch
 
 LAYERS, WIDTH, HEADS, VOCABULARY, TOKENS = 8, 256, 8, 8000, 32

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mlxray import InterpretableModel
 from mlxray.analyses import acdc, edge_attribution_patching
-from mlxray.analyses.causal.circuits import bench, edge_weights
+from mlxray.analyses.circuits.circuit import bench, edge_weights
 from mlxray.testing.planted import PLANTED, Planted
 
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.datasets import agreement, capitals, greater_than, induction, ioi
-from mlxray.analyses.causal.pairs import PairSet
+from mlxray.analyses.datasets.generators import agreement, capitals, greater_than, induction, ioi
+from mlxray.analyses.datasets.pairs import PairSet
 from mlxray.arrays import nested
 
 PAIRS = 30

@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from mlxray import InterpretableModel
-from mlxray.cli.attention_maps import HeadMaps, draw_heads, head_map
-from mlxray.results import AttentionResult
+from mlxray.analyses.attention.attention_result import AttentionResult
+from mlxray.visualizers.terminal.attention import attention_in_terminal, head_map
 
 PROMPT = "The capital of France is"
 
@@ -27,14 +27,15 @@ def result(heads: int = 2, tokens: int = 4, layers: int = 2) -> AttentionResult:
     return AttentionResult([f" t{i}" for i in range(tokens)], patterns)
 
 
-def text_of(paint: Any, found: Any, width: int = 80) -> str:
+def text_of(found: Any, width: int = 80, heads: list[int] | None = None) -> str:
     file = io.StringIO()
-    paint(found, Console(file=file, width=width, color_system=None, markup=False))
+    console = Console(file=file, width=width, color_system=None, markup=False)
+    console.print(attention_in_terminal(found, width=width, heads=heads))
     return file.getvalue()
 
 
 def test_table_names_the_token_that_each_head_looks_at_most():
-    lines = text_of(draw_heads, result()).splitlines()
+    lines = text_of(result()).splitlines()
     assert "What the last token, ␣t3, looks at most" in lines
     assert [line.split() for line in lines[-2:]] == [
         ["0", "␣t3", "100%", "␣t2", "100%"],
@@ -44,7 +45,7 @@ def test_table_names_the_token_that_each_head_looks_at_most():
 
 @pytest.mark.parametrize("width", [30, 80, 120])
 def test_many_heads_are_shown_in_blocks(width: int):
-    text = text_of(draw_heads, result(heads=32, tokens=40), width)
+    text = text_of(result(heads=32, tokens=40), width)
     assert max(map(cell_len, text.splitlines())) <= width
     assert all(f" head {h} " in text for h in range(32))
     assert text.count("100%") == 64
@@ -84,8 +85,8 @@ def test_a_head_that_is_not_there():
     from mlxray.errors import InputError
 
     with pytest.raises(InputError, match=r"layer 0 has no head 2: it has 2 \(0 to 1\)"):
-        text_of(HeadMaps([0, 2]), result())
-    assert "head 1" in text_of(HeadMaps([-1]), result())
+        text_of(result(), heads=[0, 2])
+    assert "head 1" in text_of(result(), heads=[-1])
 
 
 @pytest.fixture(autouse=True)

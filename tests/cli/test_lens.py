@@ -1,6 +1,7 @@
 """``mlxray lens``: the first thing that a stranger sees."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from mlxray import InterpretableModel
-from mlxray.cli.lens_table import LensTable
-from mlxray.results import LensResult
+from mlxray.analyses.lenses.lens_result import LensResult
+from mlxray.visualizers.terminal.lens import lens_in_terminal
 
 PROMPT = "The capital of France is"
 
@@ -34,7 +35,8 @@ def drawn(result: LensResult, width: int, *, color: bool = False) -> str:
     console = Console(
         file=file, width=width, force_terminal=color, color_system=system, markup=False
     )
-    LensTable("pocket")(result, console)
+    result.metadata["model"] = "pocket"
+    console.print(lens_in_terminal(result, width=width))
     return file.getvalue()
 
 
@@ -94,7 +96,8 @@ def test_the_last_tokens_are_shown_and_counted():
 def test_a_model_is_named_without_its_folders():
     for name in ("/a/b/tiny", "owner/tiny", "tiny/", "tiny"):
         file = io.StringIO()
-        LensTable(name)(SMALL, Console(file=file, width=80))
+        named = replace(SMALL, metadata={"model": name})
+        Console(file=file, width=80).print(lens_in_terminal(named))
         assert "What tiny would say next" in file.getvalue()
 
 

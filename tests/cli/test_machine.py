@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from mlxray import doctor, registry
-from mlxray.registries import Row
+from mlxray import registry
+from mlxray.machine import doctor
+from mlxray.plugins.registry import Row
 
 REASON = "failed: No module named 'sklearn', which is needed \x1b[31mby [red]this[/red] plugin"
 ROWS = [

@@ -18,8 +18,9 @@ HEAVY = ("mlx_lm", "transformers", "matplotlib", "plotly", "anthropic")
 @pytest.mark.parametrize(
     ("words", "heavy"),
     [
-        (["--help"], (*HEAVY, "numpy", "mlxray.model")),
-        (["lens", "--help"], (*HEAVY, "numpy", "mlxray.model")),
+        (["--help"], HEAVY),
+        (["lens", "--help"], HEAVY),
+        (["doctor", "--help"], (*HEAVY, "numpy", "mlxray.model")),
         (["plugins"], HEAVY),
         (["run"], HEAVY),
     ],

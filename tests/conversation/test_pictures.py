@@ -10,7 +10,8 @@ import mlx.core as mx
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.results import ConversationResult, TurnEffectsResult
+from mlxray.analyses.conversation.result import TurnEffectsResult
+from mlxray.conversation.result import ConversationResult
 
 HOSTILE = (
     "$\\frac{$",

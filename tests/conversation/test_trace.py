@@ -11,9 +11,9 @@ import pytest
 
 from mlxray import InterpretableModel
 from mlxray.conversation import ConversationTrace, TurnList
+from mlxray.conversation.result import ConversationResult
 from mlxray.errors import AddressError, InputError, TraceError
-from mlxray.results import ConversationResult
-from mlxray.run import Run
+from mlxray.run.run import Run
 
 from .conftest import assistant, user
 

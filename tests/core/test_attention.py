@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from mlxray import Adapter, InterpretableModel
 from mlxray import interventions as iv
-from mlxray.attention import (
+from mlxray.errors import EditNeverFired, PointAbsent
+from mlxray.seams.attention import (
     explicit_pattern,
     explicit_scores,
     head_shares,
@@ -21,7 +22,6 @@ from mlxray.attention import (
     mix,
     split_heads,
 )
-from mlxray.errors import EditNeverFired, PointAbsent
 
 from .conftest import VOCABULARY
 from .reference import numbers

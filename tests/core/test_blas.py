@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlxray import blas
+from mlxray.machine import blas
 
 linux_cpu_wheel = pytest.mark.skipif(
     not sys.platform.startswith("linux") or blas.backends() != {"mlx-cpu"},
@@ -20,8 +20,8 @@ linux_cpu_wheel = pytest.mark.skipif(
 )
 
 REPORT = """
-import dataclasses, json, mlxray.blas
-print(json.dumps(dataclasses.asdict(mlxray.blas.preload())))
+import dataclasses, json, mlxray.machine.blas
+print(json.dumps(dataclasses.asdict(mlxray.machine.blas.preload())))
 import mlx.core as mx
 print(mx.sum(mx.ones((3, 4)) @ mx.ones((4, 5))).item())
 """

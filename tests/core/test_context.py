@@ -12,10 +12,10 @@ import pytest
 from mlx_lm.models import llama
 
 from mlxray import InterpretableModel
-from mlxray.context import context_of
 from mlxray.errors import InputError, LoadError
+from mlxray.loading.context import context_of
+from mlxray.loading.stops import checkpoint_stops, tokenizer_stops
 from mlxray.pocket import PATH
-from mlxray.stops import checkpoint_stops, tokenizer_stops
 
 
 class Told(nn.Module):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlxray import doctor
-from mlxray.blas import BlasReport, Status
+from mlxray.machine import doctor
+from mlxray.machine.blas import BlasReport, Status
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 
 from mlxray import Adapter, HookedModel, InterpretableModel
 from mlxray import interventions as iv
-from mlxray.edits import Call
 from mlxray.errors import AddressError, EditChangedNothing, EditError, EditNeverFired
+from mlxray.seams.edits import Call
 
 from .conftest import VOCABULARY
 from .reference import forward, numbers

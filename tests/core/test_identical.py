@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.points import POINTS
+from mlxray.points.vocabulary import POINTS
 from mlxray.testing.zoo import small_model
 
 DTYPES = [mx.float32, mx.bfloat16, mx.float16]

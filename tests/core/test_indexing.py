@@ -10,7 +10,7 @@ import pytest
 
 from mlxray import InterpretableModel
 from mlxray.errors import InputError
-from mlxray.indexing import own_index
+from mlxray.run.indexing import own_index
 from mlxray.tokens import Batch
 
 ROWS = [[5], [5, 17, 3, 4], [9, 6]]

@@ -15,9 +15,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from mlxray import InterpretableModel, instrument
+from mlxray import InterpretableModel
 from mlxray import interventions as iv
-from mlxray.trace import _open
+from mlxray.run.trace import _open
+from mlxray.seams import instrument
 
 from .conftest import state_of
 

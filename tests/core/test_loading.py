@@ -21,7 +21,7 @@ from mlx_lm.models import llama
 
 from mlxray import InterpretableModel
 from mlxray.errors import AdapterError, InputError, LoadError, PluginError
-from mlxray.loading import check_safetensors, evaluate_parameters
+from mlxray.loading.load import check_safetensors, evaluate_parameters
 
 from .reference import forward
 from .test_values import close

@@ -13,7 +13,7 @@ import pytest
 
 from mlxray import Adapter, InterpretableModel
 from mlxray.errors import AddressError, InputError, PluginError, PointAbsent
-from mlxray.proxies import LayerListProxy, ModuleProxy, OutputProxy
+from mlxray.run.proxies import LayerListProxy, ModuleProxy, OutputProxy
 
 from .conftest import state_of
 from .reference import forward

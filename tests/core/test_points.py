@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mlxray import Adapter, InterpretableModel
 from mlxray.errors import AddressError, MlxrayError, PointAbsent
-from mlxray.points import ALIASES, POINTS, Address, normalize_layer_key, parse
-from mlxray.sites import ModuleSite
+from mlxray.points.sites import ModuleSite
+from mlxray.points.vocabulary import ALIASES, POINTS, Address, normalize_layer_key, parse
 
 from .conftest import MAKERS
 from .reference import PER_LAYER, WHOLE

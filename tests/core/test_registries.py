@@ -18,18 +18,12 @@ from typing import Any
 import pytest
 
 import mlxray
-from mlxray import (
-    Analysis,
-    InterpretableModel,
-    Metric,
-    TableResult,
-    analyses,
-    hookimpl,
-    registries,
-    registry,
-)
+from mlxray import Analysis, InterpretableModel, Metric, TableResult, analyses, hookimpl, registry
+from mlxray.cli.app import command
 from mlxray.errors import PluginError
-from mlxray.registries import ATTRIBUTES, KINDS, PluginWarning, Registry, Row
+from mlxray.plugins import registry as registries
+from mlxray.plugins.names import COMMANDS, RESERVED
+from mlxray.plugins.registry import KINDS, PluginWarning, Registry, Row
 
 ANALYSIS = """
 from mlxray import TableResult, analysis, hookimpl
@@ -275,8 +269,11 @@ def test_names_that_no_model_could_call(site: Site, name: str, reason: str) -> N
         found.get("analysis", name)
 
 
-def test_the_list_of_attributes_is_whole(llama_model: InterpretableModel) -> None:
-    assert set(vars(llama_model)) <= ATTRIBUTES
+def test_the_lists_of_reserved_names_are_whole(llama_model: InterpretableModel) -> None:
+    """They are data, so that the registry imports neither the model nor the command line."""
+    public = {name for name in dir(InterpretableModel) if not name.startswith("_")}
+    assert public | {name for name in vars(llama_model) if name[0] != "_"} == RESERVED
+    assert set(command().commands) == COMMANDS
 
 
 def test_two_claim_one_name(site: Site) -> None:
@@ -399,7 +396,7 @@ def test_a_plugin_may_ask_the_registry_while_it_is_imported(
 ) -> None:
     site.plugin(
         "curious",
-        "import mlxray.registries as r\nr.current.names('adapter')\n"
+        "import mlxray.plugins.registry as r\nr.current.names('adapter')\n"
         + ANALYSIS.format(name="curious_one"),
     )
     found = Registry()
@@ -483,7 +480,7 @@ def test_a_failed_registration_leaves_nothing_and_can_be_mended() -> None:
 
 
 def test_unmarked_and_spec_functions() -> None:
-    from mlxray.hookspecs import mlxray_analyses
+    from mlxray.plugins.hookspecs import mlxray_analyses
 
     module = plugin_of(mlxray_metrics=lambda: [Metric("beside_a_spec", len)])
     module.mlxray_analyses = mlxray_analyses  # imported to read its docstring

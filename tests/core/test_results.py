@@ -16,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlxray import AnalysisResult, TableResult, registry
+from mlxray.analyses.attention.attention_result import AttentionResult
+from mlxray.analyses.attention.heads_result import HeadScoresResult
+from mlxray.analyses.causal.patching_result import PatchingResult
 from mlxray.errors import PluginError
-from mlxray.plugins import Visualizer
-from mlxray.results import AttentionResult, HeadScoresResult, PatchingResult, plain
-from mlxray.results.base import find_visualizer
+from mlxray.plugins.kinds import Visualizer
+from mlxray.results.base import find_visualizer, plain
 
 
 def strict(text: str) -> Any:

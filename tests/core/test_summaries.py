@@ -5,15 +5,12 @@ import re
 import mlx.core as mx
 import pytest
 
+from mlxray.analyses.attention.attention_result import AttentionResult
+from mlxray.analyses.circuits.circuit_result import CircuitResult, EdgeScoresResult
+from mlxray.analyses.circuits.curve_result import CircuitCurveResult
+from mlxray.analyses.circuits.path_result import PathResult
 from mlxray.display import counted
-from mlxray.results import (
-    AttentionResult,
-    CircuitCurveResult,
-    CircuitResult,
-    EdgeScoresResult,
-    TableResult,
-)
-from mlxray.results.path import PathResult
+from mlxray.results.table import TableResult
 
 ONE = EdgeScoresResult([("embed", "logits", 1.0)], "EAP", 1.0, 0.0)
 END = mx.ones((1,)), mx.ones((2, 1))

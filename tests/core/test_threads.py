@@ -10,8 +10,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxray import InterpretableModel, instrument
+from mlxray import InterpretableModel
 from mlxray import interventions as iv
+from mlxray.seams import instrument
 
 from .conftest import state_of
 from .reference import forward, numbers

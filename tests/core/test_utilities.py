@@ -8,12 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxray import (
-    InterpretableModel,
-    batch_get_activations,
-    collect_activations,
-    get_activations,
-)
+from mlxray import InterpretableModel, batch_get_activations, collect_activations, get_activations
 from mlxray import interventions as iv
 from mlxray.errors import AddressError, InputError
 

@@ -13,8 +13,8 @@ import pytest
 
 from mlxray import InterpretableModel
 from mlxray.errors import PointAbsent
-from mlxray.layout import where
-from mlxray.points import POINTS
+from mlxray.points.layout import where
+from mlxray.points.vocabulary import POINTS
 
 from .reference import PER_LAYER, WHOLE, forward, numbers
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from markdown_it import MarkdownIt
 
-from mlxray.points import POINTS
+from mlxray.points.vocabulary import POINTS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

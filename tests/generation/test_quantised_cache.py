@@ -10,9 +10,9 @@ from mlx_lm.models import base, gemma2, llama
 from mlx_lm.models.cache import QuantizedKVCache
 
 from mlxray import InterpretableModel
-from mlxray.attention import explicit_pattern, explicit_scores, mix
 from mlxray.errors import PointAbsent
 from mlxray.interventions import add_vector, scale
+from mlxray.seams.attention import explicit_pattern, explicit_scores, mix
 
 PROMPT = [5, 17, 3, 44, 9, 60]
 POINTS = ("q", "k", "v", "scores", "pattern", "z")

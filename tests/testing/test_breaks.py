@@ -7,20 +7,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from mlxray import (
-    Adapter,
-    FusedAttention,
-    InterpretableModel,
-    OwnSoftmax,
-    attention,
-    gradients,
-    registry,
-    sites,
-    tail,
-)
-from mlxray.edits import Edit
-from mlxray.experts import ExpertsSite
-from mlxray.run import Run
+from mlxray import Adapter, FusedAttention, InterpretableModel, OwnSoftmax, registry
+from mlxray.points import sites
+from mlxray.points.experts import ExpertsSite
+from mlxray.run import gradients, tail
+from mlxray.run.run import Run
+from mlxray.seams import attention
+from mlxray.seams.edits import Edit
 from mlxray.testing import check_adapter
 from mlxray.testing.zoo import CONFIGS
 from mlxray.testing.zoo.build import build

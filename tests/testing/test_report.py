@@ -2,9 +2,9 @@
 
 import json
 
-from mlxray.points import POINTS
+from mlxray.display import layer_ranges
+from mlxray.points.vocabulary import POINTS
 from mlxray.testing import Report, Row, check_adapter
-from mlxray.testing.report import layer_ranges
 from mlxray.testing.zoo import small_model
 
 

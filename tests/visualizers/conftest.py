@@ -4,7 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxray.results import AttentionResult, LensResult
+from mlxray.analyses.attention.attention_result import AttentionResult
+from mlxray.analyses.lenses.lens_result import LensResult
 
 #: What a vocabulary may hold: mathtext, tags, entities, templates, controls, scripts, repetition.
 HOSTILE = [

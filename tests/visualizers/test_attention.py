@@ -6,12 +6,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxray.analyses.attention.attention_result import AttentionResult
 from mlxray.errors import InputError, PluginError
-from mlxray.results import AttentionResult
 from mlxray.visualizers import AttentionVisualizationConfig, attention_heatmap, token_label
-from mlxray.visualizers.attention_draw import BACKENDS
-from mlxray.visualizers.colors import NOTHING
-from mlxray.visualizers.labels import plotly_text
+from mlxray.visualizers.attention.draw import BACKENDS
+from mlxray.visualizers.drawing.colors import NOTHING
+from mlxray.visualizers.drawing.labels import plotly_text
 
 TOKENS = ["The", " a", " a", "$x$", "<b>"]
 

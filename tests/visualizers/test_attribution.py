@@ -2,8 +2,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxray.analyses.causal.attribution.result import AttributionMapResult, AttributionResult
 from mlxray.errors import InputError
-from mlxray.results import AttributionMapResult, AttributionResult
 from mlxray.visualizers import token_label
 
 RNG = np.random.default_rng(1)

@@ -6,9 +6,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxray.analyses.experiments.binding.result import BindingResult
+from mlxray.analyses.experiments.binding.run_result import (
+    FOLLOWED,
+    MECHANISMS,
+    BindingMixture,
+    BindingRun,
+)
 from mlxray.errors import InputError
-from mlxray.results import BindingMixture, BindingResult, BindingRun
-from mlxray.results.binding_run import FOLLOWED, MECHANISMS
 
 BACKENDS = ["matplotlib", "plotly"]
 

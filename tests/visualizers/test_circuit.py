@@ -4,11 +4,11 @@ import sys
 import numpy as np
 import pytest
 
+from mlxray.analyses.circuits.circuit_result import CircuitResult, EdgeScoresResult, base_node
+from mlxray.analyses.circuits.path_result import PathResult
 from mlxray.errors import InputError
-from mlxray.results import CircuitResult, EdgeScoresResult, PathResult
-from mlxray.results.circuit import base_node
-from mlxray.visualizers.circuit_layout import HALF, PORTS, lay_out
-from mlxray.visualizers.circuit_picture import HALF_WIDTH
+from mlxray.visualizers.circuits.layout import HALF, PORTS, lay_out
+from mlxray.visualizers.circuits.picture import HALF_WIDTH
 
 EDGES = [
     ("embed", "m0", -1.0),

@@ -2,8 +2,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxray.analyses.circuits.circuit_result import CircuitResult
+from mlxray.analyses.circuits.curve_result import CircuitCurveResult
 from mlxray.errors import InputError
-from mlxray.results import CircuitCurveResult, CircuitResult
 
 SIZES = [3, 10, 40]
 FAITHFUL, LEFT = [0.4, 0.9, 1.0], [0.5, 0.1, 0.0]

@@ -3,7 +3,14 @@ import pytest
 from matplotlib.colors import to_hex
 
 from mlxray.errors import InputError
-from mlxray.visualizers.colors import CATEGORIES, NOTHING, SIGNED, colormap, ink, plotly_scale
+from mlxray.visualizers.drawing.colors import (
+    CATEGORIES,
+    NOTHING,
+    SIGNED,
+    colormap,
+    ink,
+    plotly_scale,
+)
 
 
 def test_signed_is_blue_white_red():

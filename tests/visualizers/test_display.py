@@ -6,9 +6,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from mlxray.registries import registry
-from mlxray.results import TableResult
-from mlxray.visualizers.display import HtmlPicture
+from mlxray.plugins.registry import registry
+from mlxray.results.table import TableResult
+from mlxray.visualizers.drawing.display import HtmlPicture
 
 TABLE = TableResult({"layer": [0, 1], "entropy": [0.5, 0.25]})
 

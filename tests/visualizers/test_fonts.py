@@ -3,8 +3,8 @@ import warnings
 import pytest
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from mlxray.visualizers import fonts
-from mlxray.visualizers.fonts import typeface
+from mlxray.visualizers.drawing import fonts
+from mlxray.visualizers.drawing.fonts import typeface
 
 #: Private use: no font has a glyph here.
 NOWHERE = "\U0010fffd"

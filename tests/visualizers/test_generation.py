@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from mlxray.errors import InputError
-from mlxray.results import GenerationResult
+from mlxray.generation.result import GenerationResult
 
 
 def written(pieces, chances=None, **changes):

@@ -6,7 +6,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlxray.visualizers import token_label
-from mlxray.visualizers.labels import clip, columns, html_text, isolate, plotly_text, text_label
+from mlxray.visualizers.drawing.labels import (
+    clip,
+    columns,
+    html_text,
+    isolate,
+    plotly_text,
+    text_label,
+)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 
 from mlxray.errors import InputError
 from mlxray.visualizers import token_label
-from mlxray.visualizers.colors import CATEGORIES, NOTHING
-from mlxray.visualizers.labels import clip, plotly_text
+from mlxray.visualizers.drawing.colors import CATEGORIES, NOTHING
+from mlxray.visualizers.drawing.labels import clip, plotly_text
 
 
 def top(result, what):

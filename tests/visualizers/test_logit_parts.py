@@ -2,8 +2,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxray.analyses.causal.logit_attribution.result import DLAResult
 from mlxray.errors import InputError
-from mlxray.results import DLAResult
 
 
 def parts(heads=True, **more):

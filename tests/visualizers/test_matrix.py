@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 
+from mlxray.analyses.attention.heads_result import HeadScoresResult
+from mlxray.analyses.causal.patching_result import PatchingResult
 from mlxray.errors import InputError
-from mlxray.results import HeadScoresResult, PatchingResult
 
 RNG = np.random.default_rng(0)
 

@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxray.analyses.causal.patching_result import PatchingResult
 from mlxray.errors import InputError
-from mlxray.results import PatchingResult
 
 # Of a metric that runs from 2 (corrupted) to 6 (clean).
 ENDS = {"clean_score": 6.0, "corrupted_score": 2.0}

@@ -7,7 +7,7 @@ import pytest
 
 from mlxray import AnalysisResult, hookimpl, registry, visualizer
 from mlxray.errors import PluginError
-from mlxray.results import TableResult
+from mlxray.results.table import TableResult
 
 TABLE = TableResult({"layer": [0, 1], "entropy": [0.5, 0.25]})
 

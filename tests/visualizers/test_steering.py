@@ -5,8 +5,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxray.analyses.steering.result import SteeringSweepResult
 from mlxray.errors import InputError
-from mlxray.results import SteeringSweepResult
 
 SCORE = [[-3.0, 1.0, 2.5], [4.0, 8.0, math.nan]]
 COST = [[1.0, 1.05, 1.3], [1.2, 40.0, 2e6]]

@@ -5,8 +5,8 @@ import mlx.core as mx
 import pytest
 
 from mlxray.errors import InputError
-from mlxray.results import TableResult
-from mlxray.visualizers.labels import html_text
+from mlxray.results.table import TableResult
+from mlxray.visualizers.drawing.labels import html_text
 
 TABLE = TableResult(
     {

@@ -1,7 +1,7 @@
 import pytest
 
+from mlxray.analyses.lenses.tuned_lens_result import TunedLens
 from mlxray.errors import InputError
-from mlxray.results import TunedLens
 
 
 def test_the_loss_of_each_step():

@@ -11,15 +11,15 @@ import mlx.core as mx
 from mlxray import InterpretableModel
 from mlxray.arrays import nested
 from mlxray.errors import AnalysisError
-from mlxray.results.binding_run import FOLLOWED
-from mlxray.run import Run
-from mlxray.tail import execute_at
+from mlxray.run.run import Run
+from mlxray.run.tail import execute_at
 from mlxray.tokens import Batch
 
-from ...causal.patches import Cell, Patch
-from ...causal.sweep import DEFAULT_BUDGET, Plan, Sweep
+from ...patching.patches import Cell, Patch
+from ...patching.sweep import DEFAULT_BUDGET, Plan, Sweep
 from .encoding import EncodedPair
 from .pairs import Pair
+from .run_result import FOLLOWED
 
 if TYPE_CHECKING:
     import numpy as np

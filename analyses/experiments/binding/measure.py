@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 from tqdm import tqdm
 
-from mlxray.results.binding_run import FOLLOWED, MECHANISMS, BindingRun, pointing
-
 from .encoding import EncodedPair
 from .interchange import Interchange, Outcome, followed, head_cells, stream_cells
 from .mixture import FEWEST, fit_mixture, mean_distributions
 from .prepare import Task
+from .run_result import FOLLOWED, MECHANISMS, BindingRun, pointing
 
 if TYPE_CHECKING:
     import numpy as np

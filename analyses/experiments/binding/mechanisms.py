@@ -8,12 +8,12 @@ from typing import get_args
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError, nearest
-from mlxray.results.binding import BindingResult
 
-from ...causal.sweep import DEFAULT_BUDGET
+from ...patching.sweep import DEFAULT_BUDGET
 from .library import SCHEMAS
 from .measure import measure
 from .prepare import Exact, Settings, prepare
+from .result import BindingResult
 from .schemas import BindingSchema, find_schema
 
 

@@ -18,17 +18,9 @@ import mlx.optimizers as optim
 
 from mlxray.arrays import nested, number
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results.binding_run import MECHANISMS, BindingMixture
 
-from .mixture_model import (
-    Parameters,
-    advantage,
-    peaks,
-    positive,
-    predicted,
-    similarity,
-    widths,
-)
+from .mixture_model import Parameters, advantage, peaks, positive, predicted, similarity, widths
+from .run_result import MECHANISMS, BindingMixture
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,11 +10,11 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.errors import AnalysisError, InputError
-from mlxray.results.binding_run import BindingRun
 
 from .encoding import EncodedPair, encode_pairs, usable_words
 from .interchange import last_tokens
 from .pairs import draw_pairs
+from .run_result import BindingRun
 from .schemas import BindingSchema
 
 Exact = Literal["batched", "naive"]

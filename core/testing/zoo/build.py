@@ -13,7 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from ...errors import LoadError
-from ...trace import random_from
+from ...run.trace import random_from
 
 #: A configuration that forgets a size gets mlx-lm's default, which may be billions.
 MOST_PARAMETERS = 3_000_000

@@ -8,8 +8,8 @@ import pytest
 
 from mlxray import Metric
 from mlxray.analyses import attribution_map, attribution_patching
-from mlxray.analyses.causal.certificate import _agreement
-from mlxray.analyses.causal.relevance import relevance_edits
+from mlxray.analyses.causal.attribution.certificate import _agreement
+from mlxray.analyses.causal.attribution.relevance import relevance_edits
 from mlxray.errors import AddressError, InputError, PluginError
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama

@@ -4,7 +4,7 @@ import mlx.core as mx
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.datasets import greater_than
+from mlxray.analyses.datasets.generators import greater_than
 from mlxray.errors import AddressError, AnalysisError, InputError, PluginError
 
 from .models import CLEAN, CORRUPTED, small_llama
@@ -171,7 +171,7 @@ def test_answers_of_several_pieces():
 
 
 def test_the_last_pair_is_checked_before_the_first_is_patched(model, monkeypatch):
-    from mlxray.analyses.causal.sweep import Sweep
+    from mlxray.analyses.patching.sweep import Sweep
 
     def sweeping(*args, **kwargs):
         raise AssertionError("a sweep began")

@@ -9,7 +9,7 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray.analyses.causal.causal_trace import CausalTrace
 from mlxray.errors import AddressError, InputError, PluginError, PointAbsent
-from mlxray.run import Run
+from mlxray.run.run import Run
 from mlxray.testing.planted import PLANTED
 from mlxray.testing.zoo import small_model
 

@@ -8,9 +8,9 @@ import pytest
 
 from mlxray import InterpretableModel
 from mlxray.analyses import circuit_curve
-from mlxray.analyses.causal.circuits import names
-from mlxray.analyses.causal.intervals import RESAMPLES, mean_and_interval
-from mlxray.analyses.causal.pairs import PairSet, PromptPair
+from mlxray.analyses.circuits.circuit import names
+from mlxray.analyses.datasets.pairs import PairSet, PromptPair
+from mlxray.analyses.patching.intervals import RESAMPLES, mean_and_interval
 from mlxray.errors import InputError
 from mlxray.testing.planted import PLANTED
 

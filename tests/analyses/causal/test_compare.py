@@ -7,7 +7,7 @@ import math
 import mlx.core as mx
 import pytest
 
-from mlxray.analyses.causal.compare import relative_error
+from mlxray.analyses.patching.compare import relative_error
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.datasets import GENERATORS, greater_than, induction, ioi, with_last
+from mlxray.analyses.datasets.generators import GENERATORS, greater_than, induction, ioi, with_last
 from mlxray.errors import InputError
 from mlxray.pocket.words import CAPITALS, NAMES
 

@@ -7,9 +7,9 @@ import pytest
 
 from mlxray import InterpretableModel
 from mlxray.analyses import acdc, edge_attribution_patching, path_patching
-from mlxray.analyses.causal.circuits import bench, names
+from mlxray.analyses.circuits.circuit import bench, names
+from mlxray.analyses.circuits.circuit_result import CircuitResult, connected
 from mlxray.errors import AddressError, InputError
-from mlxray.results.circuit import CircuitResult, connected
 from mlxray.testing.planted import PLANTED
 from mlxray.testing.planted.brute_force import edge_effects
 
@@ -60,7 +60,7 @@ def test_acdc_is_what_trying_one_edge_after_the_other_gives():
     threshold = 2e-3
     found = acdc(model, CLEAN, CORRUPTED, threshold, **options)
     ground = bench(model, CLEAN, CORRUPTED, "kl_divergence")
-    from mlxray.analyses.causal.circuits import edge_weights
+    from mlxray.analyses.circuits.circuit import edge_weights
 
     graph = ground.graph
     kept = set(graph.edges)
@@ -113,8 +113,8 @@ def test_path_through_everything_is_the_clean_run():
 def test_receivers_are_frozen_to_the_corrupted_run():
     """Two receivers in series: the later one hears the sender, not what the first makes of it."""
     model = small_llama()
-    from mlxray.analyses.causal.edges import graph_of, sent
-    from mlxray.analyses.causal.path_patching import path_logits
+    from mlxray.analyses.circuits.edges import graph_of, sent
+    from mlxray.analyses.circuits.path_patching import path_logits
 
     layout = model.layout
     graph = graph_of(layout)

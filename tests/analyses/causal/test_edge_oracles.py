@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from mlxray.analyses import acdc, edge_attribution_patching
-from mlxray.analyses.causal.circuits import edge_weights
-from mlxray.analyses.causal.edges import EdgePass, graph_of, patched_logits, sent
-from mlxray.results.circuit import connected
+from mlxray.analyses.circuits.circuit import edge_weights
+from mlxray.analyses.circuits.circuit_result import connected
+from mlxray.analyses.circuits.edges import EdgePass, graph_of, patched_logits, sent
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
 

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxray.analyses.causal.edges import (
+from mlxray.analyses.circuits.edges import (
     EdgePass,
     graph_of,
     patched_logits,

@@ -6,7 +6,7 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray.analyses import activation_patching
 from mlxray.errors import AddressError, PointAbsent
-from mlxray.points import POINTS
+from mlxray.points.vocabulary import POINTS
 from mlxray.testing.zoo import small_model
 
 from .models import CLEAN, CORRUPTED

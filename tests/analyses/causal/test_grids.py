@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mlxray.analyses import activation_patching
-from mlxray.analyses.causal.intervals import mean_and_interval
-from mlxray.analyses.causal.patches import Patch
-from mlxray.analyses.causal.sweep import Sweep
+from mlxray.analyses.patching.intervals import mean_and_interval
+from mlxray.analyses.patching.patches import Patch
+from mlxray.analyses.patching.sweep import Sweep
 from mlxray.errors import InputError
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama

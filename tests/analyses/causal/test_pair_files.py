@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from mlxray.analyses.causal.pair_files import read_pairs
-from mlxray.analyses.causal.pair_formats import mib_ioi, read_eap_greater_than, read_eap_ioi
+from mlxray.analyses.datasets.pair_files import read_pairs
+from mlxray.analyses.datasets.pair_formats import mib_ioi, read_eap_greater_than, read_eap_ioi
 from mlxray.errors import InputError
 
 HEADER = "clean,corrupted,correct,incorrect\n"

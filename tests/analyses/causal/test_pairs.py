@@ -6,8 +6,8 @@ import pytest
 from mlx_lm.models import llama
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.pairs import PairSet, PromptPair
-from mlxray.analyses.causal.targets import token_id
+from mlxray.analyses.datasets.pairs import PairSet, PromptPair
+from mlxray.analyses.datasets.targets import token_id
 from mlxray.errors import InputError, TokenizerMissing
 
 

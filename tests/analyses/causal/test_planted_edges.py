@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.edges import graph_of, patched_logits, sent
+from mlxray.analyses.circuits.edges import graph_of, patched_logits, sent
 from mlxray.testing.planted import PLANTED
 from mlxray.testing.planted.brute_force import edge_effects
 

@@ -93,7 +93,7 @@ def test_inside_the_block_it_sees_edits(model):
 
 
 def test_one_run_for_a_layer_and_one_for_all_parts(model, monkeypatch):
-    from mlxray.trace import Trace
+    from mlxray.run.trace import Trace
 
     runs = []
     start = Trace._start

@@ -6,11 +6,11 @@ import mlx.core as mx
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal import reuse
-from mlxray.analyses.causal.patches import Patch, selection
-from mlxray.analyses.causal.sweep import Sweep
+from mlxray.analyses.patching import reuse
+from mlxray.analyses.patching.patches import Patch, selection
+from mlxray.analyses.patching.sweep import Sweep
 from mlxray.errors import InputError
-from mlxray.layout import Layout
+from mlxray.points.layout import Layout
 from mlxray.testing.zoo import small_model
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama

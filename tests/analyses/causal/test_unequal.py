@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.pairs import PairSet, PromptPair
+from mlxray.analyses.datasets.pairs import PairSet, PromptPair
 from mlxray.errors import InputError
 
 from .models import small_llama

@@ -23,8 +23,8 @@ from mlxray.analyses.experiments.binding.interchange import (
     stream_cells,
 )
 from mlxray.analyses.experiments.binding.mechanisms import binding_mechanisms
+from mlxray.analyses.experiments.binding.result import BindingResult
 from mlxray.errors import AddressError, AnalysisError, InputError
-from mlxray.results import BindingResult
 from mlxray.testing.zoo import small_model
 
 NAMES = ("positional", "lexical", "reflexive")
@@ -165,7 +165,7 @@ def test_before_the_first_block_the_last_tokens_are_equal(pocket):
     schema = SCHEMAS["has"]
     pairs = draw_pairs(schema, "person", schema.words, entities=5, samples=2, seed=0)
     for encoded in encode_pairs(pocket, pairs):
-        from mlxray.analyses.causal.patches import Patch
+        from mlxray.analyses.patching.patches import Patch
 
         patched = Interchange(pocket, encoded, ["layers.0.resid_pre"], naive=True)
         (outcome,) = patched.run(encoded.counterfactual, [(Patch("resid_pre", 0, position=-1),)])

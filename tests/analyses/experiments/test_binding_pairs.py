@@ -12,9 +12,9 @@ from mlxray import InterpretableModel
 from mlxray.analyses.experiments.binding import SCHEMAS, BindingSchema, draw_pairs
 from mlxray.analyses.experiments.binding.encoding import encode_pairs, usable_words
 from mlxray.analyses.experiments.binding.interchange import followed
+from mlxray.analyses.experiments.binding.run_result import FOLLOWED
 from mlxray.analyses.experiments.binding.schemas import find_schema
 from mlxray.errors import InputError
-from mlxray.results.binding_run import FOLLOWED
 
 FACT = re.compile(r"(\w+) has the (\w+)\.")
 ASKS_PERSON = re.compile(r"Who has the (\w+)\?$")

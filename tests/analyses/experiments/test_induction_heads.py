@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.analyses.experiments.induction_heads import induction_heads
+from mlxray.analyses.experiments.induction_heads.induction_heads import induction_heads
+from mlxray.analyses.experiments.induction_heads.result import InductionResult
 from mlxray.cli import main
 from mlxray.errors import AnalysisError, InputError, PointAbsent
-from mlxray.results import InductionResult
 from mlxray.testing.planted import induction
 from mlxray.testing.zoo import small_model
 

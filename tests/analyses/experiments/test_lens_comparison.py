@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from mlxray import InterpretableModel
+from mlxray.analyses.experiments.lens_comparison.result import LensComparisonResult
 from mlxray.analyses.lenses import readout
 from mlxray.cli import main
 from mlxray.errors import AnalysisError, InputError, PointAbsent
-from mlxray.results import LensComparisonResult
 from mlxray.testing.zoo import small_model
 
 PROMPT = "The capital of France is"

@@ -11,8 +11,8 @@ import pytest
 from mlx.utils import tree_map
 
 from mlxray import InterpretableModel
-from mlxray.analyses.experiments.mean_ablation_cells import Ablation
-from mlxray.analyses.experiments.mean_ablation_settings import Settings
+from mlxray.analyses.experiments.mean_ablation.cells import Ablation
+from mlxray.analyses.experiments.mean_ablation.settings import Settings
 from mlxray.errors import AddressError, AnalysisError, InputError, PluginError
 from mlxray.testing.zoo import small_model
 

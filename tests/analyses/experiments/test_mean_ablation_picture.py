@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from mlxray.analyses.experiments.mean_ablation.result import AblationResult
 from mlxray.errors import InputError
-from mlxray.results import AblationResult
 
 TOKENS = ["<b>x</b>", "$\\frac{", "\n", " a", " a", "W" * 300]
 EFFECTS = np.array([[0.5, -0.25, 0.0, 0.1, 0.0, 0.2], [0.0, 0.0, 0.0, 0.0, 0.0, 0.3]])

@@ -8,6 +8,7 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray.analyses.steering import SteeringVector, steering_vector
 from mlxray.analyses.steering.neutral import NEUTRAL
+from mlxray.analyses.steering.result import SteeringSweepResult
 from mlxray.errors import (
     AddressError,
     AnalysisError,
@@ -17,7 +18,6 @@ from mlxray.errors import (
     PluginError,
     TokenizerMissing,
 )
-from mlxray.results import SteeringSweepResult
 from mlxray.testing.zoo import small_model
 
 POSITIVE, NEGATIVE = [[5, 17, 3], [9, 44]], [[5, 18, 30, 2], [9, 43]]

@@ -1,0 +1,1 @@
+"""Attribution patching: gradients in place of patches, with certificates."""

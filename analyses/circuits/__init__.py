@@ -1,0 +1,1 @@
+"""Circuits: edges between components, found, ablated and measured."""

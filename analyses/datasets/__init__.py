@@ -1,0 +1,1 @@
+"""Pairs of clean and corrupted prompts: made, read from files, aligned."""

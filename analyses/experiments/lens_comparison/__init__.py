@@ -1,0 +1,1 @@
+"""Lenses side by side."""

@@ -1,0 +1,1 @@
+"""Mean ablation of components."""

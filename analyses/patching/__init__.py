@@ -1,0 +1,1 @@
+"""The engine of activation patching that several methods share."""

@@ -1,0 +1,217 @@
+"""From a name or a folder to a model and its tokenizer, or to a message that says what is wrong."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import reprlib
+import struct
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..arrays import arrays_of
+from ..errors import LoadError
+from .stops import checkpoint_stops
+
+#: A safetensors header longer than this is refused, as the format's own library does.
+MAX_HEADER = 100_000_000
+
+#: Bytes of one number, for the types that MLX reads.
+BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
+
+#: What a checkpoint on the hub needs to be loaded; its Python code only where that is trusted.
+PATTERNS = (
+    "*.json",
+    "model*.safetensors",
+    "tokenizer.model",
+    "*.tiktoken",
+    "*.txt",
+    "*.jsonl",
+    "*.jinja",
+)
+
+
+def load(
+    source: str, *, lora_path: str | None = None, trust_remote_code: bool = False
+) -> tuple[nn.Module, Any]:
+    """Load a model and its tokenizer with mlx-lm: dense or quantised, in one file or in shards.
+
+    Args:
+        source: ``"pocket"`` (the embedded model), a local folder, or a hub id.
+        lora_path: Folder with what mlx-lm's fine-tuning saved (``adapter_config.json`` and
+            ``adapters.safetensors``: LoRA, DoRA or full weights), put into the model.
+        trust_remote_code: Let a checkpoint run its own Python code. Off unless you trust it.
+
+    Returns:
+        The module and the tokenizer (None where the folder has none).
+
+    Raises:
+        LoadError: if it cannot be found, reached or read.
+    """
+    folder = _folder(source, trust_remote_code)
+    _check_folder(folder, trust_remote_code)
+    from mlx_lm.utils import load_model, load_tokenizer
+
+    # Older versions of mlx-lm run a checkpoint's code without asking; `_check_folder` asked.
+    known = inspect.signature(load_model).parameters
+    trust = {"trust_remote_code": trust_remote_code} if "trust_remote_code" in known else {}
+    try:
+        model, _ = load_model(folder, **trust)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise LoadError(f"cannot load the model in {str(folder)!r}: {_line(error)}") from error
+    if lora_path is not None:
+        model = _fine_tuned(model, Path(lora_path).expanduser())
+    if not any(
+        (folder / n).exists()
+        for n in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    ):
+        return model, None
+    stops = checkpoint_stops(folder)
+    try:
+        tokenizer = load_tokenizer(
+            folder,
+            {"trust_remote_code": trust_remote_code},
+            eos_token_ids=stops,
+        )
+    except Exception as error:
+        raise LoadError(f"cannot load the tokenizer in {str(folder)!r}: {_line(error)}") from error
+    return model, tokenizer
+
+
+def _fine_tuned(model: nn.Module, folder: Path) -> nn.Module:
+    for name in ("adapter_config.json", "adapters.safetensors"):
+        if not (folder / name).is_file():
+            raise LoadError(f"{str(folder)!r} has no {name}: not what mlx-lm's fine-tuning saves.")
+    check_safetensors(folder / "adapters.safetensors")
+    from mlx_lm.utils import load_adapters
+
+    try:
+        changed: nn.Module = load_adapters(model, str(folder))
+    except Exception as error:
+        raise LoadError(f"cannot put {str(folder)!r} into the model: {_line(error)}") from error
+    changed.eval()
+    return changed
+
+
+def _folder(source: str, trust_remote_code: bool) -> Path:
+    if source == "pocket":
+        from ..pocket import PATH
+
+        return Path(PATH)
+    try:
+        path = Path(source).expanduser()
+        if source and path.exists():
+            return path
+    except (OSError, RuntimeError) as error:
+        raise LoadError(f"{reprlib.repr(source)} is no folder: {_line(error)}") from error
+    looks_local = source.startswith((".", "/", "~")) or source.count("/") != 1
+    if looks_local:
+        raise LoadError(
+            f"there is no folder {source!r}. Give 'pocket', a folder with config.json and "
+            "*.safetensors, or a hub id such as 'owner/name'."
+        )
+    from huggingface_hub import snapshot_download
+
+    wanted = [*PATTERNS, "*.py"] if trust_remote_code else list(PATTERNS)
+    try:
+        return Path(snapshot_download(source, allow_patterns=wanted))
+    except Exception as error:
+        raise LoadError(
+            f"cannot fetch {source!r} from the hub: {_line(error)} "
+            "Check the name and the network, or give a local folder."
+        ) from error
+
+
+def _check_folder(folder: Path, trust_remote_code: bool) -> None:
+    if not folder.is_dir():
+        raise LoadError(f"{str(folder)!r} is not a folder.")
+    config = folder / "config.json"
+    try:
+        facts = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LoadError(f"{str(folder)!r} has no config.json: not an mlx-lm checkpoint.") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise LoadError(f"{str(config)!r} cannot be read: {_line(error)}") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("model_type"), str):
+        raise LoadError(f"{str(config)!r} does not name a model_type.")
+    if facts.get("model_file") is not None and not trust_remote_code:
+        raise LoadError(
+            f"{str(folder)!r} wants to run Python code of its own ({facts['model_file']!r}). "
+            "If you trust it, pass trust_remote_code=True."
+        )
+    shards = sorted(folder.glob("model*.safetensors"))
+    if not shards:
+        raise LoadError(f"{str(folder)!r} has no model*.safetensors.")
+    for shard in shards:
+        check_safetensors(shard)
+
+
+def check_safetensors(path: Path) -> None:
+    """See that a safetensors file is whole before MLX maps it.
+
+    Raises:
+        LoadError: if its header is unreadable or contradicts itself, or the file ends before its
+            tensors do.
+    """
+    size = path.stat().st_size
+    broken = f"{str(path)!r} is not a whole safetensors file"
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            raise LoadError(f"{broken}: {size} bytes. Fetch it again.")
+        (length,) = struct.unpack("<Q", start)
+        if length > min(size - 8, MAX_HEADER):
+            raise LoadError(f"{broken}: its header would be {length} bytes. Fetch it again.")
+        try:
+            header = json.loads(file.read(length))
+            extents = sorted(
+                _extent(name, entry) for name, entry in header.items() if name != "__metadata__"
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise LoadError(f"{broken}: {_line(error)}") from error
+    for (_, before, one), (start_of, _, other) in pairwise(extents):
+        if start_of < before:
+            raise LoadError(f"{broken}: tensors {one!r} and {other!r} overlap. Fetch it again.")
+    missing = max((end for _, end, _ in extents), default=0) + 8 + length - size
+    if missing > 0:
+        raise LoadError(f"{broken}: the last {missing} bytes are missing. Fetch it again.")
+
+
+def _extent(name: str, entry: Any) -> tuple[int, int, str]:
+    """Where a tensor begins and ends, and its name; ValueError if its shape says otherwise."""
+    (begin, end), shape = entry["data_offsets"], entry["shape"]
+    whole = all(type(number) is int and number >= 0 for number in (begin, end, *shape))
+    if not whole or max(shape, default=0) >= 2**31:
+        raise ValueError(f"tensor {name!r} has impossible offsets or an impossible shape.")
+    size = BYTES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else -1
+    if begin > end or (size is not None and math.prod(shape) * size != end - begin):
+        raise ValueError(f"tensor {name!r} has another size than its shape {shape}.")
+    return begin, end, name
+
+
+def evaluate_parameters(root: nn.Module) -> None:
+    """Evaluate every array that a module holds, hidden ones (RoPE frequencies) included.
+
+    Lazy arrays belong to the thread that made them; evaluated ones may be used by all.
+    """
+    attributes = [list(vars(module).values()) for module in root.modules()]
+    mx.eval(arrays_of(dict(root)), arrays_of(attributes))
+
+
+def _line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
+    # A heading says nothing without what stands below it: MLX lists parameters so.
+    text = " ".join(lines) if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {text[:300]}"

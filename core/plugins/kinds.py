@@ -1,0 +1,186 @@
+"""What registers (analyses, metrics, visualizers, …) and the decorators that make it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from .result import Result
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=Result)
+
+
+class Analysis(Generic[P, R]):
+    """A method, ready to register; calling it runs it and notes how it was called.
+
+    Attributes:
+        name: As in ``model.NAME(…)`` and ``mlxray run NAME``.
+        fn: The function; its first parameter is the model.
+        result: Type of what it returns.
+    """
+
+    def __init__(self, fn: Callable[P, R], name: str, result: type[Result]) -> None:
+        self.fn = fn
+        self.name = name
+        self.result = result
+        self.signature = inspect.signature(fn)
+        functools.update_wrapper(self, fn)
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.fn) or "").partition("\n")[0]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        started = time.perf_counter()
+        result = self.fn(*args, **kwargs)
+        if not isinstance(result, Result):
+            raise TypeError(
+                f"analysis {self.name!r} returned {type(result).__name__}; "
+                "an analysis returns an AnalysisResult."
+            )
+        given = list(bound.arguments.items())[1:]
+        result.metadata.setdefault("analysis", self.name)
+        if isinstance(name := getattr(next(iter(bound.arguments.values())), "name", None), str):
+            result.metadata.setdefault("model", name)
+        result.metadata.setdefault("parameters", dict(given))
+        result.metadata.setdefault("seconds", time.perf_counter() - started)
+        from .registry import registry
+
+        registry.notify("mlxray_analysis_finished", result=result)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<analysis {self.name}{self.signature}>"
+
+
+@overload
+def analysis(fn: Callable[P, R], /) -> Analysis[P, R]: ...
+
+
+@overload
+def analysis(
+    *, name: str | None = None, result: type[Result] = Result
+) -> Callable[[Callable[P, R]], Analysis[P, R]]: ...
+
+
+def analysis(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    result: type[Result] = Result,
+) -> Any:
+    """Mark a function of a model as an analysis.
+
+    Args:
+        name: Registered name; the function's own if left out.
+        result: Type of the result, so that pictures can be offered before it runs.
+    """
+
+    def mark(function: Callable[..., Any]) -> Analysis[..., Any]:
+        return Analysis(function, name or function.__name__, result)
+
+    return mark(fn) if fn is not None else mark
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a patched run, registered under a name and other spellings of it.
+
+    Called as ``metric(patched_logits, clean_logits, corrupted_logits, **its own keywords)``.
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    aliases: tuple[str, ...] = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+
+def metric(
+    *, name: str | None = None, aliases: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Any]], Metric]:
+    """Mark a function of three arrays of logits as a metric."""
+
+    def mark(fn: Callable[..., Any]) -> Metric:
+        return Metric(name or fn.__name__, fn, aliases)
+
+    return mark
+
+
+@dataclass(frozen=True)
+class Visualizer:
+    """A picture of one type of result.
+
+    Attributes:
+        name: Unique in the registry.
+        result: Type that it draws (and its subclasses, unless they have their own).
+        backend: ``"matplotlib"``, ``"plotly"``, ``"html"``, ``"terminal"``, …
+        fn: ``fn(result, **options)`` → a figure of the backend: HTML text for ``"html"``; for
+            ``"terminal"`` what rich can print, in lines of at most the option ``width``.
+    """
+
+    name: str
+    result: type[Result]
+    backend: str
+    fn: Callable[..., Any]
+
+    def __call__(self, result: Result, **options: Any) -> Any:
+        try:
+            inspect.signature(self.fn).bind(result, **options)
+        except TypeError as error:
+            known = [*inspect.signature(self.fn).parameters][1:]
+            raise TypeError(f"{self.name}: {error}. Options: {', '.join(known)}.") from None
+        return self.fn(result, **options)
+
+
+def visualizer(
+    result: type[Result], *, backend: str = "matplotlib", name: str | None = None
+) -> Callable[[Callable[..., Any]], Visualizer]:
+    """Mark a function of a result as its picture."""
+
+    def mark(fn: Callable[..., Any]) -> Visualizer:
+        return Visualizer(name or fn.__name__, result, backend, fn)
+
+    return mark
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of its own on the command line: ``mlxray NAME``.
+
+    Attributes:
+        name: The word on the command line.
+        load: Returns the function that typer makes the command from, so that typer and what the
+            command needs are imported when the command is asked for.
+    """
+
+    name: str
+    load: Callable[[], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Who labels features: ``explain(examples)`` → a short description."""
+
+    name: str
+    explain: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class DictionaryFormat:
+    """A file format of sparse dictionaries."""
+
+    name: str
+    recognises: Callable[[Path], bool]
+    load: Callable[[Path], Any]

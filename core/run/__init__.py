@@ -1,0 +1,1 @@
+"""One pass of a model: watched, edited, traced, differentiated or finished early."""

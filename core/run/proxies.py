@@ -1,0 +1,191 @@
+"""``model.layers[3].self_attn.output``: modules of a model, readable and editable in a trace."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..errors import TraceError
+from .indexing import own_index
+from .trace import current_trace, in_code
+from .wrapped import WrappedModel
+
+
+class _Operand(mx.array):
+    """An array that answers both ways in which MLX reads ``__mlx_array__``.
+
+    ``mx.exp`` calls it, ``mx.maximum`` takes it as it is.
+    """
+
+    def __call__(self) -> mx.array:
+        return self
+
+
+class OutputProxy:
+    """The output (or the input) of one module in the open trace.
+
+    ``.save()`` returns the array and keeps it; arithmetic, comparison, indexing, methods of arrays
+    and element-wise MLX functions work on the value (other functions take ``.value``); assigning
+    to the proxy's place, or to a part of it, edits the run.
+    """
+
+    def __init__(self, model: WrappedModel, address: str, name: str) -> None:
+        object.__setattr__(self, "_model", model)
+        object.__setattr__(self, "_address", address)
+        object.__setattr__(self, "_name", name)
+
+    _model: WrappedModel
+    _address: str
+    _name: str
+
+    @property
+    def value(self) -> Any:
+        """The activation, lazy."""
+        return current_trace(self._model, self._name).read(self._address)
+
+    def save(self, name: str | None = None) -> Any:
+        """Keep the activation past the block and return it."""
+        trace = current_trace(self._model, self._name)
+        return trace.save(self._address, name or self._name)
+
+    @property
+    def __mlx_array__(self) -> _Operand:
+        value = self.value
+        if not isinstance(value, mx.array):
+            raise TypeError(f"{self._name} is {type(value).__name__}, not an array.")
+        return _Operand(value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.value, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise TraceError(
+            f"cannot set {name!r} of an activation. Assign the activation itself: "
+            f"{in_code(self._name)} = …"
+        )
+
+    def __getitem__(self, index: Any) -> Any:
+        trace = current_trace(self._model, self._name)
+        value = trace.read(self._address)
+        if not isinstance(value, mx.array):
+            return value[index]
+        return value[own_index(index, value.shape, trace.batch)]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        part = value.value if isinstance(value, OutputProxy) else value
+        trace = current_trace(self._model, self._name)
+        batch = trace.batch
+
+        def put(activation: mx.array) -> mx.array:
+            new = mx.array(activation)
+            new[own_index(index, activation.shape, batch)] = part
+            return new
+
+        trace.edit(self._address, put)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.value)
+
+    def __repr__(self) -> str:
+        return f"<activation {self._name}>"
+
+
+def _delegate(name: str, fn: Callable[..., Any], *, reflected: bool = False) -> None:
+    def method(self: OutputProxy, *others: Any) -> Any:
+        values = [o.value if isinstance(o, OutputProxy) else o for o in others]
+        return fn(values[0], self.value) if reflected else fn(self.value, *values)
+
+    method.__name__ = name
+    setattr(OutputProxy, name, method)
+
+
+for _op in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
+    _delegate(f"__{_op}__", getattr(operator, _op))
+    _delegate(f"__r{_op}__", getattr(operator, _op), reflected=True)
+for _op in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
+    _delegate(f"__{_op}__", getattr(operator, _op))
+
+
+class ModuleProxy:
+    """A module of the wrapped model: attributes as the module has them, children as proxies."""
+
+    def __init__(self, model: WrappedModel, path: str) -> None:
+        object.__setattr__(self, "_model", model)
+        object.__setattr__(self, "_path", path)
+
+    _model: WrappedModel
+    _path: str
+
+    @property
+    def module(self) -> nn.Module:
+        """The module itself."""
+        return self._model.layout.modules[self._path]
+
+    def _proxy(self, edge: str) -> OutputProxy:
+        name = ".".join(filter(None, (self._model.layout.short(self._path), edge)))
+        return OutputProxy(self._model, ".".join(filter(None, (self._path, edge))), name)
+
+    @property
+    def output(self) -> OutputProxy:
+        """What the module returns in the open trace; assign to edit it."""
+        return self._proxy("output")
+
+    @property
+    def input(self) -> OutputProxy:
+        """The module's first argument in the open trace; assign to edit it."""
+        return self._proxy("input")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("output", "input"):
+            raise TraceError(
+                f"cannot assign {name!r} of a module in a trace; assign .output or .input, "
+                "or change the module itself: model.layers[…].module."
+            )
+        proxy = self._proxy(name)
+        change = value.value if isinstance(value, OutputProxy) else value
+        current_trace(self._model, proxy._name).edit(proxy._address, change)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        path = f"{self._path}.{name}"
+        if path in self._model.layout.modules:
+            return ModuleProxy(self._model, path)
+        value = getattr(self.module, name)
+        if isinstance(value, list) and value and isinstance(value[0], nn.Module):
+            return [ModuleProxy(self._model, f"{path}.{i}") for i in range(len(value))]
+        return value
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self._path or 'model'}: {type(self.module).__name__}>"
+
+
+class LayerListProxy:
+    """The blocks of the model, by index."""
+
+    def __init__(self, model: WrappedModel) -> None:
+        self._model = model
+
+    def __getitem__(self, index: int) -> ModuleProxy:
+        return ModuleProxy(self._model, self._model.layout.block(index))
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        raise TraceError(f"cannot replace layer {index}; assign model.layers[{index}].output.")
+
+    def __len__(self) -> int:
+        return self._model.layout.n_layers
+
+    def __iter__(self) -> Iterator[ModuleProxy]:
+        return (self[i] for i in range(len(self)))

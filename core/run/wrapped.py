@@ -1,0 +1,130 @@
+"""A wrapped model: the module, its tokens and its layout, which every run needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..errors import InputError
+from ..interventions import Interventions, as_pairs
+from ..loading.context import context_of
+from ..loading.load import evaluate_parameters
+from ..points.adapter import Adapter
+from ..points.layout import Layout, PointStatus
+from ..seams.edits import Edit
+from ..tokens import Tokens, whole_number
+
+
+class WrappedModel:
+    """A module with its tokenizer and its layout: what runs, traces and generation work on.
+
+    Args:
+        model: The module that maps token ids to logits; its parameters are evaluated.
+        tokenizer: Any object with ``encode`` and ``decode``, or None.
+        adapter: The roles in use.
+        name: Shown to people.
+
+    Attributes:
+        model, tokenizer, adapter, name: As given.
+        layout: Resolves addresses.
+        tokens: From text to ids and back.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, adapter: Adapter, name: str) -> None:
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.adapter = adapter
+        self.layout = Layout(model, adapter)
+        evaluate_parameters(model)
+        layout = self.layout
+        context = context_of(model, layout.rows(adapter.positions))
+        self.tokens = Tokens(tokenizer, layout.rows(adapter.embed), context)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, special tokens added once; every method encodes this way."""
+        return self.tokens.encode(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of several texts."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, tokens: Sequence[int] | mx.array) -> str:
+        """Text of token ids."""
+        return self.tokens.decode(tokens)
+
+    def token_to_str(self, token_id: int) -> str:
+        """One token as text, with the space that it carries."""
+        return self.tokens.piece(token_id)
+
+    def to_str_tokens(self, input: Any, prepend_bos: bool = False) -> list[str]:  # noqa: A002
+        """The tokens of a text, or of ids, each as text.
+
+        Args:
+            input: Text, ids, or an array (S,) or (1, S).
+            prepend_bos: Begin with the beginning-of-sequence token if the text's tokens do not.
+
+        Raises:
+            InputError: for several prompts.
+        """
+        rows = self.tokens.batch(input).rows()
+        if len(rows) > 1:
+            raise InputError(f"to_str_tokens takes one prompt; got {len(rows)}.")
+        (ids,) = rows
+        bos = self.tokens.bos_id
+        if prepend_bos and isinstance(input, str) and bos is not None and ids[0] != bos:
+            ids = [bos, *ids]
+        return [self.token_to_str(i) for i in ids]
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Size of the tokenizer's vocabulary; None without a tokenizer, or if it does not tell."""
+        if self.tokenizer is None:
+            return None
+        size = getattr(self.tokenizer, "vocab_size", None)
+        if isinstance(size, int):
+            return size
+        return len(self.tokenizer) if hasattr(self.tokenizer, "__len__") else None
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every module with its path, the root's being empty."""
+        return iter(self.layout.modules.items())
+
+    def points(self) -> list[PointStatus]:
+        """Which hook points the model has, at each layer, and why the others are absent."""
+        return self.layout.statuses()
+
+    def layer_indices(self, layers: Sequence[int] | None) -> list[int]:
+        """`layers` checked and counted from the front; None is all of them.
+
+        Raises:
+            InputError: if the list is empty, or no list of integers, or names a layer twice.
+            AddressError: if a layer does not exist.
+        """
+        if layers is None:
+            return list(range(self.layout.n_layers))
+        if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
+            shown = layers if isinstance(layers, int) else 0
+            raise InputError(f"layers is a list of layers, such as [{shown}]; got {layers!r}.")
+        wanted: list[int] = []
+        for layer in layers:
+            index = self.layout.index(whole_number(layer, "a layer"))
+            if index in wanted:
+                raise InputError(f"layer {index} is named twice.")
+            wanted.append(index)
+        if not wanted:
+            raise InputError("the list of layers is empty; leave it out for all layers.")
+        return wanted
+
+
+def planned_edits(
+    layout: Layout, interventions: Interventions | None, *, allow_unchanged: bool
+) -> list[Edit]:
+    """The edits that a user wrote as address → function, each at its canonical address."""
+    return [
+        Edit(layout.site(address).key, fn, allow_unchanged=allow_unchanged)
+        for address, fn in as_pairs(interventions)
+    ]

@@ -1,0 +1,1 @@
+"""Charts that several pictures are made of."""

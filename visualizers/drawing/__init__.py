@@ -1,0 +1,1 @@
+"""What every picture needs: colours, fonts, labels, sizes."""

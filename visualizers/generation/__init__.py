@@ -1,0 +1,1 @@
+"""Pictures of generated text."""

@@ -1,0 +1,1 @@
+"""Drawings for a terminal, registered with ``backend="terminal"``."""
