@@ -2,6 +2,9 @@
 
 Each keeps shape and dtype. Use them in ``model.trace(prompt, interventions={address: edit})``,
 ``model.run_with_hooks(prompt, hooks=[(address, edit)])`` or ``trace.edit(address, edit)``.
+
+Values for single tokens belong to positions of the prompt, however much of it a pass runs: an edit
+does the same in a trace, in a padded batch, and in a generation with and without a cache.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ from .arguments import checked
 from .arrays import evaluate, held
 from .errors import EditError
 from .points.vocabulary import AddressLike
+from .seams.positions import Place, even, find_place, integers, place_of, put, take
+
+#: Positions whose noise is drawn together.
+BLOCK = 16
 
 Intervention = Callable[[mx.array], mx.array]
 
@@ -60,7 +67,11 @@ def scale(factor: float) -> Intervention:
 
 
 def add_vector(vector: mx.array) -> Intervention:
-    """Add `vector`, broadcast from the right: shape (D,), (S, D) or (B, S, D)."""
+    """Add `vector`, broadcast from the right: shape (D,), (S, D) or (B, S, D).
+
+    With S above 1 it has one for each token of the prompt, so in a generation it takes
+    ``Where(generated=False).edit(…)``.
+    """
     added = _array(vector, "add_vector")
 
     def add(activation: mx.array) -> mx.array:
@@ -103,7 +114,11 @@ def clamp(min_val: float | None = None, max_val: float | None = None) -> Interve
 
 @checked()
 def noise(std: float = 0.1, *, seed: int | None = None) -> Intervention:
-    """Add Gaussian noise of standard deviation `std`; with `seed`, the same at every call.
+    """Add Gaussian noise of standard deviation `std`.
+
+    With `seed` it depends on the position alone: the same at every call, in each prompt of a
+    batch, and in a generation with and without a cache. (``scores`` and ``pattern`` have a second
+    axis of positions, which grows; there it holds for one shape only.)
 
     Raises:
         EditError: if `std` is negative.
@@ -112,46 +127,81 @@ def noise(std: float = 0.1, *, seed: int | None = None) -> Intervention:
         raise EditError(f"noise(std={std}): a standard deviation is not negative.")
 
     def add(activation: mx.array) -> mx.array:
-        key = None if seed is None else mx.random.key(seed)
-        drawn = mx.random.normal(activation.shape, scale=std, key=key)
+        if seed is None:
+            drawn = mx.random.normal(activation.shape, scale=std)
+        else:
+            drawn = std * _drawn(seed, activation, place_of(activation, "noise"))
         return (activation + drawn).astype(activation.dtype)
 
     return add
 
 
-@checked("value")
-def replace_at_positions(value: mx.array, positions: Sequence[int]) -> Intervention:
-    """Take `positions` (second axis) from `value` and leave the others.
+def _drawn(seed: int, activation: mx.array, place: Place) -> mx.array:
+    """Normal numbers of the activation's shape, each token's from its position alone."""
+    start = mx.random.split(mx.random.key(seed))[0]
+    each = [size for i, size in enumerate(activation.shape) if i not in (0, place.axis)]
+    blocks = sorted({position // BLOCK for row in place.rows for position in row})
+    parts: list[mx.array] = []
+    for block in blocks:
+        key = mx.stack([start[0], start[1] ^ mx.array(block, dtype=mx.uint32)])
+        parts.append(mx.random.normal([BLOCK, *each], key=key))
+    first = {block: BLOCK * index for index, block in enumerate(blocks)}
+    entries = [[first[p // BLOCK] + p % BLOCK for p in row] for row in place.rows]
+    return mx.moveaxis(mx.concatenate(parts)[mx.array(entries)], 1, place.axis)
+
+
+@checked("value", "positions")
+def replace_at_positions(value: mx.array, positions: int | Sequence[int]) -> Intervention:
+    """Take `positions` from `value` and leave the others.
 
     Args:
-        value: An activation of the same shape, or with one entry for each of `positions`.
-        positions: Token positions; negative ones count from the end.
+        value: An activation of the same shape, or with one entry for each of `positions` on the
+            axis of tokens (the second one of a stream). In a generation the same shape is that of
+            the whole prompt.
+        positions: Token position(s) of each prompt of a batch, without padding; negative ones count
+            from the prompt's end.
+
+    Raises:
+        EditError: if there are no positions; and during the run, if a prompt has no such
+            position, or the value another shape.
     """
-    wanted = list(positions)
-    if not wanted:
-        raise EditError("replace_at_positions() got no positions.")
+    wanted = integers("replace_at_positions(…, positions)", positions)
     source = _array(value, "replace_at_positions")
 
     def replace(activation: mx.array) -> mx.array:
-        length = activation.shape[1]
-        outside = [p for p in wanted if not -length <= p < length]
-        if outside:
-            raise EditError(f"there is no position {outside[0]}: the prompt has {length} tokens.")
-        index = mx.array([p % length for p in wanted])
-        if source.shape == activation.shape:
-            part = source[:, index]
-        elif source.shape == (activation.shape[0], len(wanted), *activation.shape[2:]):
-            part = source
-        else:
+        place = place_of(activation, "replace_at_positions")
+        axis, shape = place.axis, activation.shape
+        size = source.shape[axis] if source.ndim == activation.ndim else 0
+        others = (*shape[:axis], size, *shape[axis + 1 :])
+        if source.shape != others or size not in (place.whole, len(wanted)):
             raise EditError(
                 f"replace_at_positions: the value has shape {source.shape}; "
-                f"the activation {activation.shape}, with {len(wanted)} position(s) to replace."
+                f"the activation {shape}, with {len(wanted)} position(s) to replace."
             )
-        new = mx.array(activation)
-        new[:, index] = part.astype(activation.dtype)
-        return new
+        pairs = [_replaced(place, row, wanted) for row in range(len(place.rows))]
+        if not any(pairs):
+            return mx.array(activation)
+        to = even([[entry for entry, _, _ in row] for row in pairs])
+        if size == place.whole:
+            taken = even([[position for _, position, _ in row] for row in pairs])
+            beyond = [p for row in taken for p in row if p >= size]
+            if beyond:
+                raise EditError(
+                    f"replace_at_positions: the value has {size} tokens, and none for position "
+                    f"{beyond[0]}. Give one entry for each of the positions."
+                )
+        else:
+            taken = even([[index for _, _, index in row] for row in pairs])
+        return put(activation, axis, to, take(source, axis, taken).astype(activation.dtype))
 
     return replace
+
+
+def _replaced(place: Place, row: int, wanted: Sequence[int]) -> list[tuple[int, int, int]]:
+    """What of a row is replaced: entry of the activation, position, index in `wanted`."""
+    at = {place.span.resolve(p, row): index for index, p in enumerate(wanted)}
+    entries = enumerate(place.rows[row])
+    return [(entry, position, at[position]) for entry, position in entries if position in at]
 
 
 class InterventionComposer:
@@ -209,6 +259,9 @@ def _own(value: Any, who: str) -> mx.array:
 
 
 def _fitting(array: mx.array, activation: mx.array, who: str) -> mx.array:
+    """`array` as it broadcasts to the activation: of the tokens that the activation has."""
+    if array.ndim > 1:
+        array = _aligned(array, activation, who)
     try:
         fits = mx.broadcast_shapes(array.shape, activation.shape) == activation.shape
     except ValueError:
@@ -218,3 +271,20 @@ def _fitting(array: mx.array, activation: mx.array, who: str) -> mx.array:
             f"{who}: shape {array.shape} does not broadcast to the activation's {activation.shape}."
         )
     return array
+
+
+def _aligned(array: mx.array, activation: mx.array, who: str) -> mx.array:
+    """The entries of the activation's own tokens, if `array` has several tokens."""
+    place = None if activation.ndim < 3 else find_place(activation)
+    if place is None or array.ndim > activation.ndim:
+        return array
+    array = array.reshape((1,) * (activation.ndim - array.ndim) + array.shape)
+    axis, rows = place.axis, len(place.rows)
+    size = array.shape[axis]
+    everything = not place.span.generating and place.listed is None
+    if size == 1 or (everything and size != place.whole):
+        return array  # what does not broadcast is refused by the caller
+    entries = place.entries(size, who)
+    if array.shape[0] == 1 and rows > 1:
+        array = mx.broadcast_to(array, (rows, *array.shape[1:]))
+    return take(array, axis, entries)

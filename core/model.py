@@ -155,7 +155,7 @@ class InterpretableModel(WrappedModel):
         edits = planned_edits(layout, interventions, allow_unchanged=allow_unchanged)
         watch = () if hooks is None else as_list(hooks)
         run = Run(layout, watch=watch, edits=edits, everything=hooks is None)
-        logits = run.execute(batch.ids)
+        logits = run.execute(batch.ids, lengths=batch.lengths)
         kept = run.values()
         run.forget()
         check = NaNCheck(kept, logits)
@@ -185,7 +185,8 @@ class InterpretableModel(WrappedModel):
         """
         layout = self.layout
         run = Run(layout, edits=planned_edits(layout, hooks, allow_unchanged=allow_unchanged))
-        logits: mx.array = run.execute(self._tokens.batch(inputs).ids)
+        batch = self._tokens.batch(inputs)
+        logits: mx.array = run.execute(batch.ids, lengths=batch.lengths)
         check = NaNCheck({}, logits)
         run.settle(logits, *check.pending)
         check.warn()
@@ -253,14 +254,9 @@ class InterpretableModel(WrappedModel):
         edits = [
             (e.address, e.fn) for e in planned_edits(layout, interventions, allow_unchanged=True)
         ]
-        ids = self._tokens.batch(inputs).ids
-        for position in positions or ():
-            if not -ids.shape[1] <= position < ids.shape[1]:
-                raise InputError(
-                    f"there is no position {position}: the prompt has {ids.shape[1]} tokens."
-                )
+        batch = self._tokens.batch(inputs)
         return _gradients.gradients(
-            layout, ids, metric, as_list(addresses), edits=edits, positions=positions
+            layout, batch, metric, as_list(addresses), edits=edits, positions=positions
         )
 
     # Text; `model` in these functions is this object

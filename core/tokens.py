@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from .arguments import whole_number
 from .errors import InputError, TokenizerMissing
+from .pieces import Pieces
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,17 @@ class Batch:
             raise InputError(f"prompt {row} has {length} tokens; there is no position {position}.")
         return position % length
 
+    def indices(self, positions: Sequence[int]) -> list[list[int]]:
+        """Several positions in each row; see `index`.
+
+        Raises:
+            InputError: also if there are none.
+        """
+        if not len(positions):
+            raise InputError("the list of positions is empty.")
+        rows = range(len(self.lengths))
+        return [[self.index(row, position) for position in positions] for row in rows]
+
     def rows(self) -> list[list[int]]:
         """The ids of each prompt without padding."""
         table = cast(list[list[int]], self.ids.tolist())
@@ -61,11 +73,12 @@ class Tokens:
         tokenizer: Any object with ``encode`` and ``decode``, or None.
         vocabulary: Rows of the embedding; ids at or past it are refused, since MLX would read
             past the table. None if unknown.
-        context: Rows of a table of learned positions, for the same reason. None without one.
+        context: Most tokens of a prompt; see `context_of`. None for no limit.
     """
 
     def __init__(self, tokenizer: Any, vocabulary: int | None, context: int | None = None) -> None:
         self.tokenizer = tokenizer
+        self.pieces = Pieces(tokenizer)
         self.vocabulary = vocabulary
         self.context = context
 
@@ -119,30 +132,28 @@ class Tokens:
     def decode(self, tokens: Sequence[int] | mx.array) -> str:
         """Text of token ids (S,) or (1, S), special tokens included.
 
+        Ids that the model has and the tokenizer lacks (a padded vocabulary) have no text.
+
         Raises:
             InputError: for several rows, or an id outside the vocabulary.
         """
-        tokenizer = self._need()
+        self._need()
         ids = _plain(tokens)
         if isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], (list, tuple)):
             ids = ids[0]
-        return str(tokenizer.decode(self._ids(ids)))
+        return self.pieces.text(self._ids(ids))
 
     def piece(self, token_id: int) -> str:
         """One token as text, with the space that it carries.
 
+        A token that holds a part of a character shows its bytes: ``<0xE6><0x97>``.
+
         Raises:
             InputError: for an id outside the vocabulary.
         """
-        tokenizer = self._need()
+        self._need()
         (token,) = self._ids([token_id])
-        raw = getattr(tokenizer, "convert_ids_to_tokens", lambda _: None)(token)
-        text = str(tokenizer.decode([token]))
-        if isinstance(raw, str) and raw.startswith("\u2581") and not text.startswith(" "):
-            return " " + text
-        if "\ufffd" in text and isinstance(raw, str):
-            return raw
-        return text
+        return self.pieces.piece(token)
 
     @property
     def bos_id(self) -> int | None:
@@ -239,7 +250,8 @@ class Tokens:
     def _check_context(self, length: int) -> None:
         if self.context is not None and length > self.context:
             raise InputError(
-                f"the prompt has {length} tokens; this model has positions for {self.context}."
+                f"the prompt has {length} tokens; this model's context is {self.context}. "
+                "Shorten it."
             )
 
 

@@ -11,7 +11,7 @@ from .arguments import checked, count
 from .arrays import evaluate
 from .errors import InputError
 from .model import InterpretableModel
-from .points.vocabulary import ALIASES, POINTS, AddressLike
+from .points.vocabulary import ALIASES, AddressLike, tokens_axis
 from .run.cache import ActivationCache
 
 
@@ -44,23 +44,16 @@ def get_activations(
     chosen: Any = positions.tolist() if hasattr(positions, "tolist") else positions
     one = not isinstance(chosen, Sequence)
     wanted = [chosen] if one else list(chosen)
-    if not wanted:
-        raise InputError("the list of positions is empty.")
-    index = mx.array([[batch.index(r, p) for p in wanted] for r in range(len(batch.lengths))])
+    index = mx.array(batch.indices(wanted))
     rows = mx.arange(len(batch.lengths))[:, None]
     found = {}
     for layer, value in model.watch(batch, point, layers).items():
         if not isinstance(value, mx.array):
             raise InputError(f"{point!r} of layer {layer} is {type(value).__name__}, not an array.")
-        picked = mx.moveaxis(value, _tokens_axis(point), 1)[rows, index]
+        picked = mx.moveaxis(value, tokens_axis(ALIASES.get(point, point)), 1)[rows, index]
         found[f"layer_{layer}"] = picked[:, 0] if one else picked
     evaluate(found)
     return found
-
-
-def _tokens_axis(point: str) -> int:
-    name = ALIASES.get(point, point)
-    return POINTS[name].axes.split().index("S") if name in POINTS else 1
 
 
 @checked("prompts")

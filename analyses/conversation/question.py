@@ -10,9 +10,10 @@ import mlx.core as mx
 from mlxray import InterpretableModel
 from mlxray.conversation import Dialogue, read_messages
 from mlxray.conversation.dialogue import model_dialogue
-from mlxray.conversation.offsets import encode
 from mlxray.errors import InputError
+from mlxray.generation.chat import template_ids
 from mlxray.generation.prompts import context_length
+from mlxray.loading.stops import tokenizer_stops
 
 #: Most tokens of an answer that the model writes itself.
 LONGEST = 20
@@ -93,8 +94,7 @@ def pose(model: InterpretableModel, conversation: Any, answer: str | None) -> Qu
 def _own(model: InterpretableModel, dialogue: Dialogue) -> tuple[list[int], str]:
     written = model.generate(list(dialogue.ids), max_tokens=LONGEST)
     ids = list(written.tokens)
-    stops = getattr(model.tokenizer, "eos_token_ids", None)
-    if written.finish_reason == "stop" and ids[-1] in (stops or [model.tokenizer.eos_token_id]):
+    if written.finish_reason == "stop" and ids[-1] in tokenizer_stops(model.tokenizer):
         ids.pop()
     if not ids:
         raise InputError("the model answers nothing here: give answer=.")
@@ -105,8 +105,8 @@ def _given(model: InterpretableModel, dialogue: Dialogue, answer: str) -> list[i
     if not isinstance(answer, str) or not answer:
         raise InputError(f"an answer is text of at least one token; got {answer!r}.")
     before = list(dialogue.ids)
-    whole = encode(model.tokenizer, dialogue.text + answer)
+    whole = template_ids(model.tokenizer, dialogue.text + answer)
     if whole[: len(before)] == before and len(whole) > len(before):
         return whole[len(before) :]
     # Its first token would join the prompt's last one, which is fixed.
-    return encode(model.tokenizer, answer)
+    return template_ids(model.tokenizer, answer)

@@ -14,10 +14,9 @@ from mlxray import InterpretableModel
 from mlxray.arrays import evaluate, number
 from mlxray.errors import InputError, PointAbsent, nearest
 from mlxray.generation import chat_ids
-from mlxray.generation.edits import tokens_axis
 from mlxray.generation.prompts import is_chat
 from mlxray.points.dropout import refuse_dropout
-from mlxray.points.vocabulary import ALIASES, POINTS
+from mlxray.points.vocabulary import ALIASES, POINTS, tokens_axis
 from mlxray.tokens import Batch
 
 #: Positions that have a name; integers name others, negative ones from a prompt's end.

@@ -15,9 +15,8 @@ from mlxray.arguments import checked
 from mlxray.arrays import held, number
 from mlxray.errors import AnalysisError, EditError, InputError
 from mlxray.generation import LimitedEdit, Where
-from mlxray.generation.edits import tokens_axis
 from mlxray.interventions import Interventions, as_pairs
-from mlxray.points.vocabulary import AddressLike
+from mlxray.points.vocabulary import AddressLike, tokens_axis
 
 from .contrast import addresses_of, read, rows_of
 

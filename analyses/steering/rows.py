@@ -9,8 +9,8 @@ import mlx.core as mx
 from mlxray import InterpretableModel
 from mlxray.arrays import evaluate
 from mlxray.errors import InputError
-from mlxray.generation.edits import tokens_axis
 from mlxray.points.sites import first_argument, set_first_argument
+from mlxray.points.vocabulary import tokens_axis
 from mlxray.run.run import Run
 from mlxray.run.tail import execute_at
 from mlxray.seams.edits import Edit

@@ -17,8 +17,7 @@ from mlxray.arguments import whole_number
 from mlxray.arrays import evaluate, held, number
 from mlxray.errors import AddressError, EditError, InputError
 from mlxray.generation import Where
-from mlxray.generation.edits import tokens_axis
-from mlxray.points.vocabulary import parse
+from mlxray.points.vocabulary import parse, tokens_axis
 
 if TYPE_CHECKING:
     from .contrast import Layers

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..generation.chat import Message
 from .detect import Dialogue, detect_turns, read_dialogue
-from .messages import Message, Messages, read_messages
+from .messages import Messages, read_messages
 from .turns import Turn, TurnList
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import InputError
-from .messages import Message
+from ..generation.chat import Message
 from .places import Probe, Span, common_start, marker
 from .template import Template
 

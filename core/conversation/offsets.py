@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from ..errors import InputError
+from ..generation.chat import template_ids
 
 
 def tokenize(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -22,27 +23,11 @@ def tokenize(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]
     Raises:
         InputError: if the characters of tokens cannot be told.
     """
-    ids = encode(tokenizer, text)
+    ids = template_ids(tokenizer, text)
     own = _own_offsets(tokenizer, text, ids)
     if own is None:
         own = _by_decoding(tokenizer, text, ids)
     return ids, _in_a_row(own)
-
-
-def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text that already has its special tokens.
-
-    Raises:
-        InputError: if nothing comes of it.
-    """
-    try:
-        found = tokenizer.encode(text, add_special_tokens=False)
-    except TypeError:
-        found = tokenizer.encode(text)
-    ids = [int(i) for i in getattr(found, "ids", found)]
-    if not ids:
-        raise InputError("the tokenizer makes no tokens of this conversation.")
-    return ids
 
 
 def _own_offsets(tokenizer: Any, text: str, ids: list[int]) -> list[tuple[int, int]] | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from .messages import Message
+from ..generation.chat import Message
 from .template import Template
 
 #: Places of a message that are tried before it counts as lost.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InputError, TokenizerMissing
-from .messages import Message
+from ..generation.chat import Message, has_template, template_error
 
 
 class Template:
@@ -23,11 +23,10 @@ class Template:
     def __init__(self, tokenizer: Any) -> None:
         if tokenizer is None:
             raise TokenizerMissing
-        apply = getattr(tokenizer, "apply_chat_template", None)
-        if apply is None or not _has_template(tokenizer):
+        if not has_template(tokenizer):
             raise InputError("this tokenizer has no chat template: turns cannot be told apart.")
         self.tokenizer = tokenizer
-        self._apply = apply
+        self._apply = tokenizer.apply_chat_template
 
     @property
     def beginning(self) -> str:
@@ -58,16 +57,14 @@ class Template:
             generation: End where the assistant's answer begins.
 
         Raises:
-            InputError: if the template refuses them; the message names the role.
+            InputError: if the template refuses them, or fails; the message quotes it.
         """
         try:
             text = self._raw(messages, generation)
         except Exception as error:
             index = self._refused(messages)
             role = messages[index].get("role")
-            raise InputError(
-                f"the chat template refuses message {index}, of role {role!r}: {error}"
-            ) from error
+            raise template_error(error, f"message {index}, of role {role!r}") from error
         if not text:
             raise InputError("the chat template makes an empty text of these messages.")
         return text
@@ -86,9 +83,3 @@ class Template:
             if self.attempt(messages[:count]) is not None:
                 return count
         return 0
-
-
-def _has_template(tokenizer: Any) -> bool:
-    if hasattr(tokenizer, "has_chat_template"):
-        return bool(tokenizer.has_chat_template)
-    return getattr(tokenizer, "chat_template", True) is not None

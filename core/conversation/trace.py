@@ -11,8 +11,7 @@ import mlx.core as mx
 from ..arguments import whole_number
 from ..arrays import evaluate, held
 from ..errors import InputError, PointAbsent
-from ..generation.edits import tokens_axis
-from ..points.vocabulary import AddressLike
+from ..points.vocabulary import AddressLike, tokens_axis
 from ..run.trace import Trace
 from ..run.wrapped import WrappedModel, planned_edits
 from .attention import between_turns, mean_of_heads

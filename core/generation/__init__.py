@@ -1,10 +1,11 @@
 """Text from a model, token by token, with edits and watched points at every step."""
 
+from ..seams.where import LimitedEdit, Where
+from .chat import Message
 from .generate import Interventions, generate, generate_batch, stream_generate
-from .prompts import Message, Prompt, chat_ids, context_length
+from .prompts import Prompt, chat_ids, context_length
 from .result import GenerationResult
 from .stream import Generation, GenerationStep
-from .where import LimitedEdit, Where
 
 __all__ = [
     "Generation",

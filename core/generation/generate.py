@@ -14,7 +14,8 @@ from ..errors import InputError, TokenizerMissing
 from ..interventions import Interventions, as_pairs
 from ..points.vocabulary import AddressLike
 from ..run.wrapped import WrappedModel
-from .prompts import Message, Prompt, is_chat, prompt_ids
+from .chat import Message
+from .prompts import Prompt, is_chat, prompt_ids
 from .result import GenerationResult
 from .sampling import Sampling, check_count
 from .stream import Callback, Generation, Options
@@ -106,7 +107,8 @@ def generate(
         top_k: Choose among the k most probable; 0 for all.
         top_p: Choose among the most probable that hold this share; 1 for all.
         interventions: Address → edit, or pairs (address, edit).
-        stop_tokens: Ids that end the text, in place of the tokenizer's own; an empty list for none.
+        stop_tokens: Ids that end the text, in place of all that the checkpoint and the tokenizer
+            name; an empty list for none.
         callback: ``callback(step, token_id, logits)`` after each step, logits (V,); True stops.
         min_p: Choose among tokens with at least this share of the top one's probability.
         repetition_penalty: Makes recent tokens less likely if above 1.
@@ -116,6 +118,8 @@ def generate(
         watch: Address, or addresses, whose values to keep at each step.
         keep_logits: Keep the logits of each step.
         prompt_cache: mlx-lm's caches that hold what stands before the prompt; they are changed.
+            Afterwards they hold the prompt and the generated tokens but the last, whatever ended
+            the text: ``generate([result.tokens[-1], *more], prompt_cache=cache)`` goes on.
         use_cache: False runs all tokens again at each step; the same tokens, slower.
         allow_unchanged: Accept edits that change no number.
 

@@ -11,11 +11,12 @@ import mlx.core as mx
 
 from ..arrays import arrays_of, evaluate
 from ..errors import InputError
-from ..points.vocabulary import AddressLike, head_of, parse
+from ..points.vocabulary import AddressLike, head_of, parse, tokens_axis
 from ..run.run import Run
 from ..run.wrapped import WrappedModel
 from ..seams.instrument import own_class
-from .edits import PlacedEdit, Span, Tally, tokens_axis
+from ..seams.positions import Span, cached_tokens, tells_tokens
+from .edits import CountedEdit, Tally
 
 #: Most tokens of a prompt in one pass, as in mlx-lm.
 PIECE = 2048
@@ -69,14 +70,19 @@ class Passes:
         allow_unchanged: bool,
     ) -> None:
         self.cache = _cache(model, cache, use_cache)
+        self._given = cache is not None
         before = cached_tokens(self.cache)
-        self.span = Span(before + len(ids), before, before)
+        self.span = Span(
+            (before + len(ids),), before, before, generating=True, counted=tells_tokens(self.cache)
+        )
         site = model.layout.site
         self.edits = [
-            PlacedEdit(site(a).key, fn, self.span, allow_unchanged=allow_unchanged)
-            for a, fn in interventions
+            CountedEdit(site(a).key, fn, allow_unchanged=allow_unchanged) for a, fn in interventions
         ]
         self._run = Run(model.layout, edits=self.edits, watch=watch)
+        for edit in self.edits:
+            edit.begin(self.span)
+        self._before = before
         self._ids = mx.array(list(ids))
         self._seen: mx.array | None = None
 
@@ -93,7 +99,7 @@ class Passes:
         if not parts or not final.activations:
             return final
         values = {
-            key: _joined(key, [p.activations[key] for p in parts], value)
+            key: _joined(key, [p.activations[key] for p in parts], value, self._before)
             for key, value in final.activations.items()
         }
         return Pass(final.logits, values, final.tallies)
@@ -107,6 +113,24 @@ class Passes:
         """The pass of one more token, (1,)."""
         return self._pass(token)
 
+    @property
+    def can_rewind(self) -> bool:
+        """Whether a pass that turns out to be too many leaves no trace in the caller's cache."""
+        return not self._given or all(_is_plain(each) for each in self.cache)
+
+    def rewind(self, generated: int | None) -> None:
+        """Leave in the caller's cache the prompt and so many generated tokens.
+
+        None takes the prompt out as well: its pass was broken off.
+        """
+        if not self._given:
+            return
+        prompt = self.span.prompts[0]
+        wanted = self._before if generated is None else prompt + generated
+        for each in self.cache:
+            if _is_plain(each) and each.offset > wanted:
+                each.trim(each.offset - wanted)
+
     def _pass(self, tokens: mx.array) -> Pass:
         new = tokens.size
         if self.cache is None:
@@ -117,17 +141,11 @@ class Passes:
         else:
             self.span.start, self.span.end = self.span.end, self.span.end + new
         self._run.restart()
-        logits = self._run.execute(tokens[None], cache=self.cache)
+        logits = self._run.execute(tokens[None], cache=self.cache, span=self.span)
         kept = self._run.values()
         if self.cache is None:
             kept = {key: _last(key, value, new) for key, value in kept.items()}
         return Pass(logits[0, -1], kept, tuple(edit.tally() for edit in self.edits))
-
-
-def cached_tokens(cache: Iterable[Any] | None) -> int:
-    """How many tokens caches hold."""
-    offsets = (getattr(c, "offset", 0) for c in cache or ())
-    return max((o for o in offsets if isinstance(o, int)), default=0)
 
 
 def _cache(model: WrappedModel, cache: list[Any] | None, use_cache: bool) -> Any:
@@ -156,6 +174,13 @@ def _point(key: str) -> str:
     return (head_of(name) or (name,))[0]
 
 
+def _is_plain(cache: Any) -> bool:
+    """Whether tokens can be taken out of one layer's cache again, however many it holds."""
+    from mlx_lm.models.cache import KVCache, QuantizedKVCache
+
+    return type(cache) in (KVCache, QuantizedKVCache)
+
+
 def _last(key: str, value: Any, new: int) -> Any:
     """The last `new` tokens of a value; all keys and values, as a cache gives them."""
     if not isinstance(value, mx.array) or _point(key) in ("k", "v"):
@@ -167,8 +192,8 @@ def _last(key: str, value: Any, new: int) -> Any:
     return value[(slice(None),) * axis + (slice(start, None),)]
 
 
-def _joined(key: str, parts: list[Any], final: Any) -> Any:
-    """The pieces of the prompt as one value.
+def _joined(key: str, parts: list[Any], final: Any, before: int) -> Any:
+    """The pieces of the prompt as one value, after `before` tokens in the cache.
 
     Raises:
         InputError: if they do not fit together.
@@ -180,11 +205,11 @@ def _joined(key: str, parts: list[Any], final: Any) -> Any:
     if name in ("scores", "pattern"):
         lengths = [v.shape[-1] for v in values]
         rows = [v.shape[axis] for v in values]
-        cached = lengths[0] - rows[0]  # tokens of a filled prompt cache
-        if lengths[-1] != cached + sum(rows):
+        if lengths[-1] != before + sum(rows):
             raise InputError(
                 f"{key!r} cannot be watched here: the layer sees a window of {lengths[-1]} "
-                f"positions at the end, where the prompt has {sum(rows)}. Watch it in a single run."
+                f"positions, shorter than the prompt of {before + sum(rows)}. Watch it in a "
+                "single run."
             )
         masked = 0.0 if name == "pattern" else -mx.inf
         values = [

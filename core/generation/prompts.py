@@ -9,9 +9,8 @@ import mlx.core as mx
 
 from ..errors import InputError, TokenizerMissing
 from ..run.wrapped import WrappedModel
+from .chat import Message, has_template, template_error, template_ids, whole_message
 
-#: One entry of a chat: ``{"role": "user", "content": "Hello"}``.
-Message = Mapping[str, Any]
 Prompt = str | Sequence[int] | mx.array | Sequence[Message]
 
 
@@ -30,13 +29,7 @@ def prompt_ids(model: WrappedModel, prompt: Prompt) -> list[int]:
     rows = [chat_ids(model, prompt)] if is_chat(prompt) else model.tokens.batch(prompt).rows()
     if len(rows) > 1:
         raise InputError(f"generate() takes one prompt; got {len(rows)}. Use generate_batch().")
-    (ids,) = rows
-    limit = context_length(model)
-    if limit is not None and len(ids) > limit:
-        raise InputError(
-            f"the prompt has {len(ids)} tokens; this model's context is {limit}. Shorten it."
-        )
-    return ids
+    return rows[0]
 
 
 def is_chat(prompt: Any) -> bool:
@@ -65,56 +58,23 @@ def chat_ids(
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise TokenizerMissing
-    messages = [_checked(index, message) for index, message in enumerate(messages)]
-    template = getattr(tokenizer, "apply_chat_template", None)
-    if template is None or not _has_template(tokenizer):
+    messages = [whole_message(index, message) for index, message in enumerate(messages)]
+    if not has_template(tokenizer):
         raise InputError("this tokenizer has no chat template: give the prompt as text.")
     try:
-        text = template(
+        text = tokenizer.apply_chat_template(
             messages,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )
     except Exception as error:
         roles = ", ".join(str(m["role"]) for m in messages)
-        raise InputError(f"the chat template refuses these roles ({roles}): {error}") from error
+        raise template_error(error, f"these messages (roles {roles})") from error
     if not text:
         raise InputError("the chat template made an empty prompt of these messages.")
-    try:
-        ids = tokenizer.encode(text, add_special_tokens=False)
-    except TypeError:
-        return model.encode(text)
-    rows = model.tokens.batch([int(i) for i in getattr(ids, "ids", ids)]).rows()
-    return rows[0]
-
-
-def _has_template(tokenizer: Any) -> bool:
-    if hasattr(tokenizer, "has_chat_template"):
-        return bool(tokenizer.has_chat_template)
-    return getattr(tokenizer, "chat_template", True) is not None
-
-
-def _checked(index: int, message: Any) -> dict[str, Any]:
-    shown = '{"role": "user", "content": "…"}'
-    if not isinstance(message, Mapping):
-        raise InputError(
-            f"message {index} is {type(message).__name__}; a chat is a list of {shown}."
-        )
-    made = dict(message)
-    if made.get("tool_calls") and made.get("content") is None:
-        made["content"] = ""  # a call in place of content
-    for key in ("role", "content"):
-        value = made.get(key)
-        # A turn may be empty, its role may not.
-        if not isinstance(value, str) or (key == "role" and not value):
-            raise InputError(f"message {index} has no {key}: write {shown}.")
-    return made
+    return model.tokens.batch(template_ids(tokenizer, text)).rows()[0]
 
 
 def context_length(model: WrappedModel) -> int | None:
     """Positions that the model has or was trained for; None if it does not tell."""
-    arguments = getattr(model.model, "args", None)
-    found = [model.tokens.context] + [
-        getattr(arguments, name, None) for name in ("max_position_embeddings", "n_positions")
-    ]
-    return min((n for n in found if isinstance(n, int) and n > 0), default=None)
+    return model.tokens.context

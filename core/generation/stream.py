@@ -12,10 +12,12 @@ import mlx.core as mx
 
 from ..arrays import number, start_evaluating
 from ..errors import AnalysisError, EditError, InputError
+from ..loading.stops import tokenizer_stops
 from ..points.vocabulary import AddressLike, addresses
 from ..run.wrapped import WrappedModel
 from ..seams.edits import EditReport
-from .passes import Pass, Passes, cached_tokens
+from ..seams.positions import cached_tokens
+from .passes import Pass, Passes
 from .prompts import Prompt, context_length, prompt_ids
 from .sampling import Choice, Chooser, Sampling, check_count
 from .text import TextStream, stop_list
@@ -116,19 +118,23 @@ class Generation(Iterator[GenerationStep]):
         if self._room is not None:
             limit = min(limit, self._room)
         # A callback may change what edits do, so the next pass waits for it.
-        ahead = self.options.callback is None
-        done, choice = self._launch(self._passes.prompt(), None)
-        for index in range(limit):
-            following = None
-            if ahead and index + 1 < limit:
-                following = self._next(choice)
-            step = self._step(index, done, choice, last=index + 1 == limit)
-            yield step
-            if step.finish_reason:
-                break
-            done, choice = following or self._next(choice)
-            if index % TIDY == TIDY - 1:
-                mx.clear_cache()
+        ahead = self.options.callback is None and self._passes.can_rewind
+        given = None
+        try:
+            done, choice = self._launch(self._passes.prompt(), None)
+            for index in range(limit):
+                given, following = index, None
+                if ahead and index + 1 < limit:
+                    following = self._next(choice)
+                step = self._step(index, done, choice, last=index + 1 == limit)
+                yield step
+                if step.finish_reason:
+                    break
+                done, choice = following or self._next(choice)
+                if index % TIDY == TIDY - 1:
+                    mx.clear_cache()
+        finally:
+            self._passes.rewind(given)
         edits = self._passes.edits
         for edit, tally in zip(edits, done.tallies, strict=True):
             edit.close(tally)
@@ -207,7 +213,4 @@ def _stop_tokens(model: WrappedModel, asked: frozenset[int] | None) -> frozenset
         for token in asked:
             check_count("a stop token", token, 0)
         return asked
-    several = getattr(model.tokenizer, "eos_token_ids", None)
-    if several is None:
-        several = [getattr(model.tokenizer, "eos_token_id", None)]
-    return frozenset(i for i in several if isinstance(i, int))
+    return tokenizer_stops(model.tokenizer)

@@ -16,6 +16,7 @@ from .. import checkpoint, lora, quantisation
 from ..arrays import arrays_of, evaluate
 from ..errors import LoadError
 from ..files import check_file, read_json
+from .stops import checkpoint_stops
 
 #: A safetensors header longer than this is refused, as the format's own library does.
 MAX_HEADER = 100_000_000
@@ -69,7 +70,7 @@ def load(
 
     with checkpoint.folder_of(folder, shards) as place:
         try:
-            model, config = load_model(place, trust_remote_code=trust_remote_code)
+            model, _ = load_model(place, trust_remote_code=trust_remote_code)
         except MemoryError:
             raise
         except Exception as error:
@@ -83,11 +84,12 @@ def load(
         for n in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
     ):
         return model, None
+    stops = checkpoint_stops(folder)
     try:
         tokenizer = load_tokenizer(
             folder,
             {"trust_remote_code": trust_remote_code},
-            eos_token_ids=config.get("eos_token_id"),
+            eos_token_ids=stops,
         )
     except Exception as error:
         raise LoadError(f"cannot load the tokenizer in {str(folder)!r}: {_line(error)}") from error

@@ -200,3 +200,9 @@ def parse(address: AddressLike) -> Address:
     if match := _LAYER.match(short):
         return Address(short[match.end() :].removeprefix("."), int(match.group(1)), edge, call)
     return Address(short, None, edge, call)
+
+
+def tokens_axis(key: str) -> int:
+    """The axis of tokens in the value at an address; 1 in what modules return."""
+    name = parse(key).name
+    return POINTS[name].axes.split().index("S") if name in POINTS else 1

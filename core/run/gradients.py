@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
 from ..seams.edits import Edit
+from ..tokens import Batch
 from .run import Run
 from .tail import execute_at
 
@@ -22,7 +23,7 @@ Scalar = Callable[[mx.array], mx.array]
 
 def gradients(
     layout: Layout,
-    tokens: mx.array,
+    batch: Batch,
     metric: Scalar,
     addresses: Sequence[AddressLike],
     *,
@@ -36,18 +37,19 @@ def gradients(
 
     Args:
         layout: The model.
-        tokens: (B, S) ids.
+        batch: What runs.
         metric: Logits (B, S, V) → a scalar array.
         addresses: Points or module paths whose value is one array.
         edits: Edits in force during the pass, before the probes.
-        positions: Give `metric` the logits (B, P, V) of these positions only, which is cheaper.
+        positions: Give `metric` the logits (B, P, V) of these positions only, which is cheaper;
+            of prompts of unequal length, each one's own.
 
     Returns:
         The metric's value, and address → gradient of the activation's shape; evaluated.
 
     Raises:
         InputError: if the metric is not a scalar, or there are no addresses, or an address holds
-            several arrays.
+            several arrays, or a prompt does not have one of the positions.
         EditNeverFired: if an edit meets no call.
     """
     if positions is not None and not len(positions):
@@ -56,12 +58,12 @@ def gradients(
         raise InputError("gradients need at least one address.")
     sites = [layout.site(a) for a in addresses]
     look = Run(layout, watch=[s.key for s in sites], edits=_edits(edits))
-    look.execute(tokens)
+    look.execute(batch.ids, lengths=batch.lengths)
     for edit in look.edits:
         edit.settle()
     values = {s.key: s.read(look) for s in sites}
     number, found, _ = gradients_like(
-        layout, tokens, metric, values, edits=edits, positions=positions
+        layout, batch, metric, values, edits=edits, positions=positions
     )
     evaluate(number, found)
     return number, found
@@ -69,7 +71,7 @@ def gradients(
 
 def gradients_like(
     layout: Layout,
-    tokens: mx.array,
+    batch: Batch,
     metric: Scalar,
     values: Mapping[str, Any],
     *,
@@ -80,7 +82,7 @@ def gradients_like(
     """As `gradients`, where activations of the same shapes are known: of a run of other tokens.
 
     Args:
-        layout, tokens, metric, edits, positions: See `gradients`.
+        layout, batch, metric, edits, positions: See `gradients`.
         values: Canonical address → an array of its activation's shape and type.
         keep: Keep the activations too.
 
@@ -88,15 +90,16 @@ def gradients_like(
         The metric's value, gradients by address, and activations by address if they were to be
         kept; lazy.
     """
+    rows = None if positions is None else batch.indices(positions)
     probes = {key: _probe(key, value) for key, value in values.items()}
 
     def value(probes: dict[str, mx.array]) -> tuple[mx.array, dict[str, mx.array]]:
         planted = [Edit(key, _Plant(probe), allow_unchanged=True) for key, probe in probes.items()]
         run = Run(layout, watch=list(probes) if keep else (), edits=[*_edits(edits), *planted])
-        if positions is None:
-            result = metric(run.execute(tokens))
+        if rows is None:
+            result = metric(run.execute(batch.ids, lengths=batch.lengths))
         else:
-            result = metric(execute_at(run, tokens, positions))
+            result = metric(execute_at(run, batch.ids, rows, lengths=batch.lengths))
         if not isinstance(result, mx.array):
             kind = type(result).__name__
             raise InputError(f"the metric returned {kind}; a gradient needs an MLX array.")

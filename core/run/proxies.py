@@ -13,7 +13,7 @@ import mlx.nn as nn
 from ..arguments import whole_number
 from ..arrays import held
 from ..errors import TraceError
-from ..indices import checked_index
+from .indexing import own_index
 from .trace import Trace, current_trace, in_code, open_trace, resolved_in_block
 from .wrapped import WrappedModel
 
@@ -82,20 +82,23 @@ class OutputProxy:
         )
 
     def __getitem__(self, index: Any) -> Any:
-        value, index = self.value, _plain(index)
+        trace, index = self._current(), _plain(index)
+        value = trace.read(self._address)
         if isinstance(value, mx.array):
-            index = checked_index(index, value.shape, in_code(self._name))
+            index = own_index(index, value.shape, trace.batch, in_code(self._name))
         return value[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         part, name, index = _plain(value), in_code(self._name), _plain(index)
+        trace = self._current()
+        batch = trace.batch
 
         def put(activation: mx.array) -> mx.array:
             new = mx.array(activation)
-            new[checked_index(index, activation.shape, name)] = part
+            new[own_index(index, activation.shape, batch, name)] = part
             return new
 
-        self._current().edit(self._address, put)
+        trace.edit(self._address, put)
 
     def __len__(self) -> int:
         return len(self.value)

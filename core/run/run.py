@@ -16,11 +16,12 @@ from ..arrays import evaluate, held
 from ..errors import AddressError
 from ..points.layout import Layout
 from ..points.sites import AttentionSite, Site
-from ..points.vocabulary import ATTENTION_POINTS, LARGE_POINTS, AddressLike
+from ..points.vocabulary import ATTENTION_POINTS, LARGE_POINTS, AddressLike, tokens_axis
 from ..seams.attention import Frame
 from ..seams.edits import Call, Edit, EditReport
 from ..seams.handlers import NO_CHANGES, Handler, Skip
 from ..seams.instrument import Original, instrumented, under
+from ..seams.positions import Span, cached_tokens
 
 
 class Run:
@@ -57,6 +58,7 @@ class Run:
     def plan_edits(self, edits: Sequence[Edit]) -> None:
         """Add edits to the run to come, after those that it has."""
         for edit in edits:
+            edit.axis = tokens_axis(edit.address)
             self.layout.site(edit.address).plan_edit(self, edit)
             self.edits.append(edit)
 
@@ -101,16 +103,30 @@ class Run:
         for path in self.layout.attention_paths():
             self.attention_handler(path).keep_points = frozenset(ATTENTION_POINTS)
 
-    def execute(self, tokens: mx.array, *, cache: Any = None) -> Any:
+    def execute(
+        self,
+        tokens: mx.array,
+        *,
+        cache: Any = None,
+        lengths: Sequence[int] | None = None,
+        span: Span | None = None,
+    ) -> Any:
         """Run the model on (B, S) token ids; nothing is evaluated.
 
         Args:
             tokens: (B, S) integer ids.
             cache: mlx-lm's list of key/value caches, or None.
+            lengths: Tokens of each row if the rows are padded on the right; edits of positions
+                count in these.
+            span: Which positions these tokens have, where that is not all; of one generation.
 
         Returns:
             What the model returns, the first of it if there are several things: logits (B, S, V).
         """
+        if self.edits and span is None:
+            span = _span(tokens, lengths, cached_tokens(cache))
+            for edit in self.edits:
+                edit.begin(span)
         modules = [h.module for h in self.handlers.values()]
         if cache is None and self.layout.adapter.needs_cache:
             from mlx_lm.models.cache import make_prompt_cache
@@ -203,7 +219,7 @@ class Run:
                 continue
         return found
 
-    # The seams call these three.
+    # The seams call these four.
 
     def on_call(
         self, module: nn.Module, original: Original, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -255,3 +271,15 @@ class Run:
         if not self._frames:
             return original(*args, **kwargs)
         return self._frames[-1].softmax(original, *args, **kwargs)
+
+    def on_quantised_attention(self, original: Original, *args: Any, **kwargs: Any) -> Any:
+        if not self._frames:
+            return original(*args, **kwargs)
+        return self._frames[-1].quantised(original, *args, **kwargs)
+
+
+def _span(tokens: mx.array, lengths: Sequence[int] | None, before: int) -> Span:
+    """What a single run covers, `before` tokens being in its cache."""
+    rows, count = tokens.shape
+    own = [count] * rows if lengths is None else lengths
+    return Span(tuple(before + n for n in own), before, before + count)

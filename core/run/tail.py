@@ -17,6 +17,7 @@ from ..points.layout import Layout
 from ..points.sites import first_argument, set_first_argument
 from ..seams.edits import Call
 from ..seams.instrument import under
+from ..seams.positions import Rows, take
 from .run import Run
 
 Norm = Callable[[mx.array], mx.array]
@@ -108,8 +109,10 @@ def _logits(output: Any) -> mx.array:
     return logits
 
 
-def only_positions(run: Run, positions: Sequence[int]) -> bool:
+def only_positions(run: Run, positions: Sequence[int] | Rows) -> bool:
     """Let the final norm, and so the head, of the run to come see only these positions.
+
+    They are the same in each row, or each row's own (as many in all of them).
 
     Both work on each position by itself, so the logits (B, P, V) are those of the whole run at
     `positions`, at a fraction of the head's cost.
@@ -120,17 +123,27 @@ def only_positions(run: Run, positions: Sequence[int]) -> bool:
     norm = run.layout.adapter.final_norm
     if norm not in run.layout.modules:
         return False
-    index = mx.array(list(positions))
 
     def trim(call: Call) -> None:
-        set_first_argument(call, first_argument(call)[:, index])
+        set_first_argument(call, _at(first_argument(call), positions))
 
     run.handler(norm).changes.before.append(trim)
     return True
 
 
-def execute_at(run: Run, tokens: mx.array, positions: Sequence[int], cache: Any = None) -> mx.array:
+def execute_at(
+    run: Run,
+    tokens: mx.array,
+    positions: Sequence[int] | Rows,
+    cache: Any = None,
+    lengths: Sequence[int] | None = None,
+) -> mx.array:
     """Execute a run and give its logits at `positions` only: (B, P, V), lazy."""
     trimmed = only_positions(run, positions)
-    logits = _logits(run.execute(tokens, cache=cache))
-    return logits if trimmed else logits[:, mx.array(list(positions))]
+    logits = _logits(run.execute(tokens, cache=cache, lengths=lengths))
+    return logits if trimmed else _at(logits, positions)
+
+
+def _at(value: mx.array, positions: Sequence[int] | Rows) -> mx.array:
+    rows: Any = [positions] if isinstance(positions[0], int) else positions
+    return take(value, 1, rows)

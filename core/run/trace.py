@@ -237,9 +237,9 @@ class Trace:
         run = Run(self.model.layout, edits=edits, everything=everything, watch=watch)
         if self._random is None:
             self._random = random_state()
-            return run, run.execute(self.batch.ids)
+            return run, run.execute(self.batch.ids, lengths=self.batch.lengths)
         with random_from(self._random):
-            return run, run.execute(self.batch.ids)
+            return run, run.execute(self.batch.ids, lengths=self.batch.lengths)
 
     # After the block
 

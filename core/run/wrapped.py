@@ -11,6 +11,7 @@ import mlx.nn as nn
 from ..arguments import checked
 from ..errors import InputError
 from ..interventions import Interventions, as_pairs
+from ..loading.context import context_of
 from ..loading.load import evaluate_parameters
 from ..points.adapter import Adapter
 from ..points.layout import Layout, PointStatus
@@ -62,8 +63,8 @@ class WrappedModel:
     def _follow(self) -> None:
         layout, adapter = self.resolved, self.resolved.adapter
         evaluate_parameters(self.model)
-        rows = layout.rows(adapter.embed), layout.rows(adapter.positions)
-        self._tokens = Tokens(self.tokenizer, *rows)
+        context = context_of(self.model, layout.rows(adapter.positions))
+        self._tokens = Tokens(self.tokenizer, layout.rows(adapter.embed), context)
         self._version = layout.version
 
     @property

@@ -17,6 +17,9 @@ from .edits import Call, Edit
 
 Original = Callable[..., mx.array]
 
+#: Packed numbers, scales and biases.
+Quantised = tuple[mx.array, mx.array, mx.array]
+
 #: Attention from queries, keys and values, with the scale and mask of the call.
 Attend = Callable[[mx.array, mx.array, mx.array], mx.array]
 
@@ -157,6 +160,37 @@ class Frame:
             if self._keep & {"scores", "pattern"}:
                 self._lazy["scores"] = lambda _: scores()
                 self._lazy["pattern"] = lambda frame: explicit_pattern(frame.read("scores"), sinks)
+        return self._pass("z", z)
+
+    def quantised(
+        self,
+        original: Original,
+        q: mx.array,
+        k: Quantised,
+        v: Quantised,
+        scale: float,
+        mask: Any = None,
+        group_size: int = 64,
+        bits: int = 8,
+    ) -> mx.array:
+        """Stand in for mlx-lm's attention from a quantised key/value cache.
+
+        It calls a softmax, which shows scores and pattern. Keys and values are shown as the
+        numbers that the cache stands for; where these are edited, attention is computed from them.
+        """
+
+        def plain(packed: Quantised) -> mx.array:
+            return mx.dequantize(*packed, group_size=group_size, bits=bits, dtype=q.dtype)
+
+        if self._around is not None or {"k", "v"} & set(self._edits):
+            return mx.fast.scaled_dot_product_attention(
+                q, plain(k), plain(v), scale=scale, mask=mask
+            )
+        q = self._pass("q", q)
+        packed_k, packed_v = held(k), held(v)
+        self._lazy["k"] = lambda _: plain(packed_k)
+        self._lazy["v"] = lambda _: plain(packed_v)
+        z = original(held(q), k, v, scale, mask, group_size=group_size, bits=bits)
         return self._pass("z", z)
 
     def softmax(self, original: Original, scores: mx.array, *args: Any, **kwargs: Any) -> mx.array:

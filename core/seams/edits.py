@@ -13,6 +13,8 @@ import mlx.nn as nn
 from ..arrays import held, number
 from ..errors import EditChangedNothing, EditError, EditNeverFired
 from .instrument import under
+from .positions import Place, Span, even, place, put, take, under_place
+from .where import LimitedEdit, Where
 
 
 @dataclass(slots=True)
@@ -60,6 +62,10 @@ def compared(value: mx.array, new: mx.array) -> tuple[mx.array, mx.array]:
     return mx.sum(differs), mx.max(mx.where(differs, size, 0))
 
 
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, (tuple, list)) and value else value
+
+
 def _style(fn: Callable[..., Any]) -> int:
     """1, 2 or 3 for fn(activation), fn(activation, call), fn(inputs, output, wrapper).
 
@@ -91,12 +97,14 @@ class Edit:
         address: As the user wrote it, for messages.
         fn: ``fn(activation)``, ``fn(activation, call)`` or mlux's ``fn(inputs, output, wrapper)``;
             returns the activation to go on with. The three-argument form may return None, which
-            means that it only looked.
+            means that it only looked. ``Where(…).edit(fn)`` sees chosen positions alone.
         allow_unchanged: Do not mind if no number changes (sweeps meet such cells). A function
             with a true attribute ``may_change_nothing`` says so itself, and is still counted.
 
     Attributes:
         named: For messages: the address, and the function's attribute ``label`` if it has one.
+        axis: The axis of tokens in the value at the address; set by the run that plans the edit.
+        span: Which tokens the pass under way runs; kept by whoever runs it.
     """
 
     def __init__(
@@ -108,7 +116,13 @@ class Edit:
                 "To put a value there, use interventions.replace_with(value)."
             )
         self.address = address
-        self.fn = fn
+        self.where: Where | None = None
+        self.fn = self._fn = fn
+        if isinstance(fn, LimitedEdit):
+            self.where = None if fn.where.everywhere else fn.where
+            self._fn = fn = fn.fn
+        self.span: Span | None = None
+        self.axis = 1
         self.allow_unchanged = allow_unchanged
         label = getattr(fn, "label", None)
         self.named = f"{address!r}, {label}" if isinstance(label, str) else repr(address)
@@ -122,23 +136,61 @@ class Edit:
         """The edited value. Runs the user's function outside of any run, so it may call the model.
 
         Raises:
-            EditError: if the result has another structure, shape or kind than `value`.
+            EditError: if the result has another structure, shape or kind than `value`, or the
+                edit is limited to positions that the value does not have.
         """
+        pending = None if self.span is None else (self.span, self.axis, _first(value))
+        if self.where is None:
+            return self._apply(value, call, pending)
+        here = None if pending is None else place(*pending)
+        if here is None:
+            count = 0 if self.span is None else self.span.end - self.span.start
+            raise EditError(
+                f"the edit at {self.address!r} is limited to some positions, and a value of shape "
+                f"{tuple(getattr(_first(value), 'shape', ()))} does not have the {count} "
+                f"token(s) of this pass on axis {self.axis}."
+            )
+        indices = self.where.indices(here)
+        if not any(indices):
+            return value
+        if all(len(index) == len(row) for index, row in zip(indices, here.rows, strict=True)):
+            return self._apply(value, call, here.part(indices, self.where.listed(here)))
+        if not isinstance(value, mx.array):
+            raise EditError(
+                f"the edit at {self.address!r} is limited to some positions, and the module "
+                f"returns {type(value).__name__}. Edit a point such as 'layers.N.resid_post'."
+            )
+        indices = even(indices)
+        part = here.part(indices, self.where.listed(here))
+        edited = self._apply(take(value, self.axis, indices), call, part)
+        return put(value, self.axis, indices, edited)
+
+    def _apply(self, value: Any, call: Call, here: Place | tuple[Span, int, Any] | None) -> Any:
         self.fired += 1
         passed = held(value)
         if self._style > 1:
             call = call.held()  # no way to the model by way of its arguments
         if self._style == 1:
-            new = under(None, self.fn, passed)
+            new = under_place(here, under, None, self._fn, passed)
         elif self._style == 2:
-            new = under(None, self.fn, passed, call)
+            new = under_place(here, under, None, self._fn, passed, call)
         else:
-            new = under(None, self.fn, call.args, passed, call)
+            new = under_place(here, under, None, self._fn, call.args, passed, call)
         if new is None and self._style == 3:
             new = passed
         # The function may have changed what it got in place, so it is compared all the same.
         self._only_looked = self._only_looked or new is passed
         return self._checked(value, new)
+
+    def begin(self, span: Span) -> None:
+        """Be told which tokens the pass to come runs.
+
+        Raises:
+            EditError: if the edit is limited to positions that are not there; see `Where.check`.
+        """
+        self.span = span
+        if self.where is not None:
+            self.where.check(span, self.address)
 
     def _checked(self, value: Any, new: Any) -> Any:
         if isinstance(value, mx.array):

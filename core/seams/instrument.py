@@ -10,11 +10,12 @@ own instructions only, so no exception that a signal handler raises can leave it
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, wraps
 from itertools import chain, repeat
 from typing import Any, Protocol
 from weakref import ref
@@ -35,6 +36,8 @@ class Observer(Protocol):
     def on_fused_attention(self, original: Original, *args: Any, **kwargs: Any) -> Any: ...
 
     def on_softmax(self, original: Original, *args: Any, **kwargs: Any) -> Any: ...
+
+    def on_quantised_attention(self, original: Original, *args: Any, **kwargs: Any) -> Any: ...
 
 
 _active: ContextVar[Observer | None] = ContextVar("mlxray_active_run", default=None)
@@ -107,7 +110,7 @@ def instrumented(
 
     Args:
         modules: Module objects; several runs at once may have the same one.
-        attention: Also watch the fused attention and softmax functions of ``mlx.core``.
+        attention: Also watch the functions that compute attention; see `_seams`.
         function: Called with what follows; its result is returned.
     """
     claims: list[Any] = []
@@ -141,8 +144,9 @@ def _swap(modules: list[nn.Module], attention: bool, claims: list[Any]) -> None:
         undo: Iterator[Any] = map(_set_class, fresh, repeat("__class__"), own)
         if attention:
             ids.append(id(mx))
-            originals = mx.fast.scaled_dot_product_attention, mx.softmax
-            undo = chain(undo, _set_functions(*originals))
+            seams = _seams()
+            originals = [getattr(owner, name) for owner, name, _ in seams]
+            undo = chain(undo, _set_functions(seams, originals))
         subclasses = [_subclasses.get(cls) or _instrumented(cls) for cls in own]
         # In this order: whatever breaks off from here on, dropping the claim restores the rest.
         restore = map(_exhaust, (chain(map(_swapped.pop, ids, repeat(None)), undo),))
@@ -150,30 +154,39 @@ def _swap(modules: list[nn.Module], attention: bool, claims: list[Any]) -> None:
         _swapped.update(zip(ids, repeat(ref(claims[-1], partial(next, restore)))))
         _exhaust(map(_set_class, fresh, repeat("__class__"), subclasses))
         if attention:
-            _exhaust(_set_functions(*_watched(*originals)))
+            watched = [_watched(fn, on) for fn, (_, _, on) in zip(originals, seams, strict=True)]
+            _exhaust(_set_functions(seams, watched))
 
 
-def _set_functions(fused: Original, softmax: Original) -> Iterator[None]:
-    names = "scaled_dot_product_attention", "softmax"
-    return map(setattr, (mx.fast, mx), names, (fused, softmax))
+def _seams() -> list[tuple[Any, str, str]]:
+    """Functions through which attention is seen: owner, name, and the run's method for it."""
+    found: list[tuple[Any, str, str]] = [
+        (mx.fast, "scaled_dot_product_attention", "on_fused_attention"),
+        (mx, "softmax", "on_softmax"),
+    ]
+    # Whoever has a quantised cache has imported this.
+    base = sys.modules.get("mlx_lm.models.base")
+    if hasattr(base, "quantized_scaled_dot_product_attention"):
+        found.append((base, "quantized_scaled_dot_product_attention", "on_quantised_attention"))
+    return found
 
 
-def _watched(fused: Original, softmax: Original) -> tuple[Original, Original]:
-    """The two functions of ``mlx.core`` that ask the active run."""
+def _set_functions(seams: list[tuple[Any, str, str]], functions: list[Original]) -> Iterator[None]:
+    owners, names = [owner for owner, _, _ in seams], [name for _, name, _ in seams]
+    return map(setattr, owners, names, functions)
 
-    def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> Any:
+
+def _watched(original: Original, method: str) -> Original:
+    """A function that asks the active run."""
+
+    @wraps(original)
+    def watched(*args: Any, **kwargs: Any) -> Any:
         observer = _active.get()
         if observer is None:
-            return fused(*args, **kwargs)
-        return observer.on_fused_attention(fused, *args, **kwargs)
+            return original(*args, **kwargs)
+        return getattr(observer, method)(original, *args, **kwargs)
 
-    def watched_softmax(*args: Any, **kwargs: Any) -> Any:
-        observer = _active.get()
-        if observer is None:
-            return softmax(*args, **kwargs)
-        return observer.on_softmax(softmax, *args, **kwargs)
-
-    return scaled_dot_product_attention, watched_softmax
+    return watched
 
 
 def own_class(module: nn.Module) -> type[nn.Module]:

@@ -99,8 +99,12 @@ def test_positions() -> None:
     for positions in ([4], [-5], [0, 9]):
         with pytest.raises(EditError, match="there is no position"):
             iv.replace_at_positions(source, positions)(x)
-    with pytest.raises(EditError, match="no positions"):
-        iv.replace_at_positions(source, [])
+    assert mx.array_equal(
+        iv.replace_at_positions(source, mx.array([1]))(x), iv.replace_at_positions(source, 1)(x)
+    )
+    for wrong in ([], [1.5], ["1"], "1", [None]):
+        with pytest.raises(EditError, match=r"replace_at_positions.*(empty|integers)"):
+            iv.replace_at_positions(source, wrong)  # type: ignore[arg-type]
     for shape in ((2, 3, 3), (1, 4, 3), (2, 1, 3), (3,)):
         with pytest.raises(EditError, match="replace_at_positions"):
             iv.replace_at_positions(mx.zeros(shape), [0, 1])(x)

@@ -107,7 +107,7 @@ def test_every_kind_of_input(inputs: Any, expected: list[list[int]]) -> None:
         (np.array(["a", "b"]), "array of <U1"),
         (np.array([object()]), "array of object"),
         (np.array([1 + 2j]), "complex"),
-        ([1] * 17, "17 tokens; this model has positions for 16"),
+        ([1] * 17, "17 tokens; this model's context is 16"),
         ("a" * 16, "17 tokens"),
         ("\ud800", "cannot encode"),
     ],

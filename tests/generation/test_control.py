@@ -337,7 +337,7 @@ def test_prompts_that_cannot_be_used(
         llama.generate([1], watch=["layers.99"])
     with pytest.raises(InputError, match="256"):
         pocket.generate([7] * 257)
-    with pytest.raises(InputError, match="positions"):
+    with pytest.raises(InputError, match="context is 64"):
         models["gpt2"].generate([7] * 10_000)
 
 
@@ -383,7 +383,7 @@ def test_templates_that_refuse():
     model = InterpretableModel(small_model("llama"), tokenizer=Strict())
     user = {"role": "user", "content": "Hi"}
     assert model.generate([user], 2).prompt_tokens == model.encode("Hi")
-    with pytest.raises(InputError, match=r"refuses these roles \(system, user\).*not supported"):
+    with pytest.raises(InputError, match=r"roles system, user\): ValueError: .*not supported"):
         model.generate([{"role": "system", "content": "Be brief."}, user], 2)
     model.tokenizer.has_chat_template = False
     with pytest.raises(InputError, match="no chat template"):

@@ -51,10 +51,11 @@ def test_pieces_are_whole_and_make_the_text(kind: str, pocket: InterpretableMode
     assert len([piece for piece in found if piece]) > 10  # it comes while it is made
 
 
-def test_a_cut_character_is_left_out():
+def test_a_cut_character_is_what_decode_makes_of_it():
     ids = list("x日本".encode())[:-1]
     found, _ = pieces(Bytes(), ids)
-    assert "".join(found) == "日"
+    assert found == ["", "", "日", "", "", "\ufffd"]
+    assert "x" + "".join(found) == Bytes().decode(ids)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "pocket"])

@@ -52,7 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("plugins", "interventions"),
     ("points",),
     ("seams",),
-    ("errors", "arrays", "display", "tokens", "machine", "moved", "pocket"),
+    ("errors", "arrays", "display", "pieces", "tokens", "machine", "moved", "pocket"),
 )
 #: The fronts of packages hand out names when they are asked for one: they may be imported by all,
 #: and import nothing of a room at once but what is listed.

@@ -91,7 +91,7 @@ class Estimates:
             return self.measure.scalar(own)
 
         _, self._ahead, own = gradients_like(
-            model.layout, self.ids, scalar, kept, positions=self.positions, keep=True
+            model.layout, batches[1], scalar, kept, positions=self.positions, keep=True
         )
         self._ways = {a: (kept[a], own[a]) for a in every}
 
