@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import builtins
 import collections.abc
+import functools
 import inspect
 import operator
 import os
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -78,17 +79,27 @@ def _refusal(value: Any, kind: Any, name: str, reason: str) -> str:
 
 
 def wrong_field(item: Any) -> str | None:
-    """What a field of a dataclass (or an attribute with an annotation) has that it cannot have."""
-    for holder in type(item).__mro__:
-        for name, annotation in getattr(holder, "__annotations__", {}).items():
-            if not hasattr(item, name) or "ClassVar" in str(annotation):
-                continue
-            scope = getattr(inspect.getmodule(holder), "__dict__", {})
-            try:
-                converted(getattr(item, name), _evaluated(annotation, scope), name)
-            except InputError as error:
-                return str(error).rstrip(".")
+    """What an attribute of an object has that its annotation does not allow; None if all fit."""
+    cls: Any = type(item)
+    for name, kind in _fields(cls).items():
+        value = getattr(item, name, None)
+        try:
+            _as(value, kind)
+        except _Wrong as wrong:
+            return _refusal(value, kind, name, str(wrong)).rstrip(".")
     return None
+
+
+@functools.cache
+def _fields(cls: Hashable) -> dict[str, Any]:
+    """Annotated attributes of the objects of a class, with their kinds."""
+    found = {}
+    for holder in reversed(getattr(cls, "__mro__", ())):
+        scope = getattr(inspect.getmodule(holder), "__dict__", {})
+        for name, annotation in getattr(holder, "__annotations__", {}).items():
+            if "ClassVar" not in str(annotation):
+                found[name] = _evaluated(annotation, scope)
+    return found
 
 
 def kind_of(annotation: Any, fn: Callable[..., Any]) -> Any:

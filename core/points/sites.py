@@ -193,8 +193,9 @@ class AttentionSite:
         if self.field not in frame and frame.calls:
             raise PointAbsent(
                 self.key,
-                f"{self.path!r} writes its softmax itself, where {self.field} cannot be seen: "
-                "only 'scores' and 'pattern' can.",
+                f"in this run the attention of {self.path!r} did not go through the fused kernel "
+                f"but through a softmax, where {self.field} cannot be seen: only 'scores' and "
+                "'pattern' can.",
             )
         if self.field not in frame:
             raise PointAbsent(

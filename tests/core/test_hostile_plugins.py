@@ -200,15 +200,8 @@ def mlxray_model_loaded(model):
 """
 
 
-@pytest.mark.parametrize(
-    ("words", "status"),
-    [
-        (["plugins", "--json"], 0),
-        (["run", "loud_one", "--json"], 0),
-        (["run", "loud_one", "--save", "x.html"], 2),
-    ],
-)
-def test_json_is_json_whatever_a_plugin_prints(site: Site, words: list[str], status: int) -> None:
+@pytest.mark.parametrize("words", [["plugins", "--json"], ["run", "loud_one", "--json"]])
+def test_json_is_json_whatever_a_plugin_prints(site: Site, words: list[str]) -> None:
     site.plugin("loud", LOUD)
     done = subprocess.run(
         [sys.executable, "-m", "mlxray.cli", *words],
@@ -219,12 +212,8 @@ def test_json_is_json_whatever_a_plugin_prints(site: Site, words: list[str], sta
         text=True,
         timeout=120,
     )
-    assert done.returncode == status, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "imported" in done.stderr and "asked" in done.stderr
-    if status:
-        assert "nothing draws Mine as .html. Save it as .md or .json" in done.stderr
-        assert not done.stdout
-        return
     json.loads(done.stdout)
     if words[0] == "run":
         assert done.stderr.count("mlxray_model_loaded") == 1 and "SystemExit(7)" in done.stderr

@@ -29,7 +29,7 @@ def test_a_softmax_of_the_models_own_is_not_missing_attention(make: Any) -> None
     blind = InterpretableModel(own.model, adapter=replace(own.adapter, attention=FusedAttention()))
     assert mx.array_equal(blind.get_attention_patterns(IDS)[0], own.get_attention_patterns(IDS)[0])
     for point in ("q", "k", "v", "z"):
-        with pytest.raises(PointAbsent, match=rf"writes its softmax itself, where {point} cannot"):
+        with pytest.raises(PointAbsent, match=rf"through a softmax, where {point} cannot"):
             blind.activations(IDS, (point, 0))
 
 
