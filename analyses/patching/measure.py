@@ -17,6 +17,7 @@ from mlxray.tokens import Batch
 
 from ..datasets.targets import token_id
 from ..metrics.lookup import get_metric
+from .compare import relative_error
 
 MetricLike = str | Metric | Callable[..., Any]
 
@@ -267,12 +268,6 @@ def read_positions(metric: MetricLike, batch: Batch, position: int = -1) -> list
     return list(range(at + 1))
 
 
-def last_logits(model: InterpretableModel, batch: Batch, position: int = -1) -> mx.array:
-    """Logits (V,) of one prompt at a position, evaluated."""
-    logits = model.run_with_hooks(batch)
-    return logits[0, batch.index(0, position)]
-
-
 def measure_of(
     model: InterpretableModel,
     batches: tuple[Batch, Batch],
@@ -326,11 +321,7 @@ def check_apart(
 
 def alike(first: mx.array, second: mx.array) -> bool:
     """Whether two arrays differ by no more than rounding in their dtype."""
-    exact, other = first.astype(mx.float32), second.astype(mx.float32)
-    size = mx.where(mx.isfinite(exact), mx.abs(exact), 0.0)
-    error = mx.where(exact == other, 0.0, mx.abs(exact - other))
-    tolerance = 64 * mx.finfo(first.dtype).eps
-    return number(mx.max(error)) <= tolerance * max(number(mx.max(size)), 1.0)
+    return relative_error(second, first) <= 64 * mx.finfo(first.dtype).eps
 
 
 __all__ = [
@@ -340,7 +331,6 @@ __all__ = [
     "bind",
     "check_apart",
     "function_of",
-    "last_logits",
     "measure_of",
     "read_positions",
 ]

@@ -16,7 +16,7 @@ from mlxray.generation.prompts import context_length
 from mlxray.tokens import Batch
 
 from ...patching.grid import make_grid
-from ...patching.measure import last_logits
+from ...patching.measure import read_positions
 from ...patching.patches import Cell, axes
 from ...patching.sources import token_means
 from ...patching.sweep import Sweep
@@ -98,11 +98,13 @@ class Ablation:
         )
         if len(set(self.grid.cells)) < len(self.grid.cells):
             raise InputError("a layer or a position is named twice.")
-        logits = last_logits(model, self.batch)
-        check_logits(logits[None], ["with nothing ablated"])
-        self.target = int(number(mx.argmax(logits)))
+        end = self.batch.lengths[0] - 1
+        read = [end] if settings.metric is None else read_positions(settings.metric, self.batch)
+        logits = model.run_with_hooks(self.batch)[0, mx.array(read)]
+        check_logits(logits[-1:], ["with nothing ablated"])
+        self.target = int(number(mx.argmax(logits[-1])))
         self.measure = bound_measure(model, settings, logits)
-        self.base_score = float(nested(self.measure.rows(logits[None]))[0])
+        self.base_score = self.measure.ends[0]
         self._own = dict(model.activations(self.batch, self.grid.addresses).items())
         if means is None and settings.source != "zero":
             means = reference_means(model, settings, self.batch)
@@ -110,7 +112,7 @@ class Ablation:
             address: _spread(means[address] if means else None, own)
             for address, own in self._own.items()
         }
-        self._sweep = Sweep(model, self.batch, budget=settings.budget)
+        self._sweep = Sweep(model, self.batch, positions=read, budget=settings.budget)
 
     def _refuse_single_position(self) -> None:
         if self.settings.source == "mean" and self.batch.lengths[0] == 1:
@@ -192,8 +194,8 @@ class Ablation:
         cells = [self.grid.cells[i] for i in todo]
         for indices, logits in self._sweep.logits(cells, self._values, naive=naive):
             places = [f"with {_place(cells[i])} ablated" for i in indices]
-            check_logits(logits[:, 0], places)
-            scores: list[float] = nested(self.measure.rows(logits[:, 0]))
+            check_logits(logits[:, -1], places)
+            scores: list[float] = nested(self.measure.rows(logits))
             for i, score in zip(indices, scores, strict=True):
                 yield self._cell(todo[i], score)
 

@@ -61,7 +61,7 @@ def mean_ablation(
             mean over all positions of the reference.
         without_first: Leave each text's first position out of the mean.
         metric: Instead of the probability: name of a metric, or a function (ablated, unablated,
-            unablated) → number; the effect is its value before less that after.
+            unablated) → number of logits (1, S, V); the effect is its value before less that after.
         metric_kwargs: The metric's keywords.
         exact: "fast", or "naive" for one full forward pass per place, to check.
         budget: Bytes that the activations of one pass may take.

@@ -18,6 +18,10 @@ from .settings import Settings
 def bound_measure(model: InterpretableModel, settings: Settings, logits: mx.array) -> Measure:
     """What a cell is scored by: the metric of the settings, else the probability.
 
+    Args:
+        model, settings: What is ablated, and how.
+        logits: (P, V) with nothing ablated, at the positions that the metric gets.
+
     Raises:
         InputError: for a metric that needs a corrupted run, or keywords that it does not have.
     """

@@ -420,3 +420,19 @@ def test_a_wide_table_is_a_list(pocket):
     assert sizes == sorted(sizes, reverse=True)
     assert all(row[3] == wide.effect(row[0], row[1]) for row in rows)
     assert len(rows) == 78
+
+
+def test_a_function_gets_every_position_in_place():
+    model = InterpretableModel(small_model("llama"))
+    shapes = set()
+
+    def metric(ablated, plain, same):
+        shapes.update(x.shape[:2] for x in (ablated, plain, same))
+        return ablated[0, 1, 3].item()
+
+    found = model.mean_ablation([IDS], metric=metric, layers=[0])
+    assert shapes == {(1, len(IDS))}
+    own = model.run_with_hooks([IDS])[0]
+    assert found.base_score == pytest.approx(own[1, 3].item(), abs=1e-5)
+    assert abs(found.effects[0, 1].item()) > 1e-4  # at the position that the metric reads
+    assert abs(found.effects[0, -1].item()) < 1e-5  # after it
