@@ -10,6 +10,8 @@ import mlxray
 from mlxray.analyses.causal.patching_result import PatchingResult
 from mlxray.errors import AddressError, AnalysisError, InputError, PluginError
 
+pytestmark = pytest.mark.floats
+
 CLEAN, CORRUPTED = "abcdefgh", "abxdefgh"
 
 

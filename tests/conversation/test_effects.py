@@ -22,6 +22,8 @@ from mlxray.testing.zoo import small_model
 
 from .conftest import assistant, user
 
+pytestmark = pytest.mark.floats
+
 FAMILIES = ("llama", "llama/windows", "gemma2", "gemma3_text")
 SMALL = (
     "|{% for message in messages %}{{ '<' + message.role[0] + '>' + message.content + '/' }}"
@@ -274,7 +276,7 @@ def test_answer_given_as_the_last_message(pocket: InterpretableModel, recall: li
     one, other = pocket.turn_ablation(said), pocket.turn_ablation(recall, "Your name is Alice.")
     own = pocket.turn_ablation(recall)  # without the token that ends it
     assert mx.array_equal(one.effects, other.effects).item()
-    assert mx.array_equal(one.values, own.values).item()
+    assert mx.allclose(one.values, own.values, atol=1e-4).item()
     pair = [[*recall[:-1], user("What's my name?"), assistant("No.")], said]
     with pytest.raises(InputError, match="same tokens"):
         pocket.turn_patching(*pair)

@@ -13,6 +13,8 @@ from mlxray import InterpretableModel
 from mlxray.points.vocabulary import POINTS
 from mlxray.testing.zoo import small_model
 
+pytestmark = pytest.mark.floats
+
 DTYPES = [mx.float32, mx.bfloat16, mx.float16]
 FAMILIES = ["llama", "gpt2", "gemma2"]
 #: Points that dense transformers do not have.

@@ -16,6 +16,8 @@ from .conftest import VOCABULARY
 from .reference import forward, numbers
 from .test_values import bend, close
 
+pytestmark = pytest.mark.floats
+
 IDS = [3, 5, 7, 2]
 
 

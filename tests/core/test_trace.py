@@ -198,7 +198,7 @@ def test_assigning_a_part_edits_the_part(llama_model: InterpretableModel) -> Non
 
     close(trace.output, edited(llama_model, {("resid_post", 0): last_zero}))
     clean = bare(llama_model)
-    assert mx.array_equal(trace.output[:, :3], clean[:, :3])
+    assert mx.allclose(trace.output[:, :3], clean[:, :3], atol=1e-5)
     assert not mx.allclose(trace.output[:, 3], clean[:, 3], atol=1e-3)
     assert trace.reports[0].changed == 16
 

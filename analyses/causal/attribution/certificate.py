@@ -87,6 +87,7 @@ def _agreement(estimated: list[float], exact: list[float]) -> float | None:
 def _correlation(a: list[float], b: list[float]) -> float | None:
     import numpy as np
 
-    if len(a) < 2 or np.std(a) == 0 or np.std(b) == 0:
+    # Numbers that are equal but for rounding correlate with nothing.
+    if len(a) < 2 or any(np.std(x) <= 1e-6 * np.abs(x).max() for x in (a, b)):
         return None
     return float(np.corrcoef(a, b)[0, 1])

@@ -10,13 +10,13 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arrays import nested, number, truth
+from mlxray.arrays import nested, number
 from mlxray.errors import InputError
 from mlxray.generation.prompts import context_length
 from mlxray.tokens import Batch
 
 from ...patching.grid import make_grid
-from ...patching.measure import read_positions
+from ...patching.measure import alike, read_positions
 from ...patching.patches import Cell, axes
 from ...patching.sources import token_means
 from ...patching.sweep import Sweep
@@ -126,9 +126,9 @@ class Ablation:
     def idle(self) -> list[int]:
         """Indices of cells that cannot have an effect, found out by running the model.
 
-        Either what is put in equals what is there, to the bit. Or it stands in the last layer at
-        another position than the last, and the last position's logits stay the same, to the bit,
-        when all of these places are ablated at once.
+        Either what is put in equals what is there, up to rounding. Or it stands in the last layer
+        at another position than the last, and the last position's logits stay the same, up to
+        rounding, when all of these places are ablated at once.
         """
         cells = self.grid.cells
         found = [i for i, cell in enumerate(cells) if not self._changes(cell)]
@@ -142,7 +142,7 @@ class Ablation:
         if together:
             # Both with an edit, since inside of attention an edited run rounds in its own way.
             kept, replaced = (self._sweep.naive(together, v) for v in (self._own, self._values))
-            if truth(mx.array_equal(kept, replaced)):
+            if alike(kept, replaced):
                 found += hidden
         return sorted(set(found))
 
@@ -163,7 +163,7 @@ class Ablation:
         import numpy as np
 
         return {
-            address: np.array(mx.any(own != self._values[address], axis=-1)[0])
+            address: np.array(_differs(own, self._values[address])[0])
             for address, own in self._own.items()
         }
 
@@ -234,6 +234,15 @@ def reference_means(model: InterpretableModel, settings: Settings, prompt: Batch
     addresses = [f"layers.{i}.{settings.point}" for i in model.layer_indices(settings.layers)]
     axis, first = axes(settings.point)[1], int(settings.without_first)
     return token_means(model, prompts or [prompt], addresses, axis, first=first)
+
+
+def _differs(own: mx.array, other: mx.array) -> mx.array:
+    """Where vectors along the last axis differ by more than rounding; NaN differs."""
+    first, second = own.astype(mx.float32), other.astype(mx.float32)
+    size = mx.max(mx.maximum(mx.abs(first), mx.abs(second)), axis=-1)
+    near: Any = mx.max(mx.abs(first - second), axis=-1) <= 4 * mx.finfo(own.dtype).eps * size
+    differs: mx.array = mx.logical_not(near)
+    return differs
 
 
 def _spread(mean: mx.array | None, own: mx.array) -> mx.array:

@@ -90,7 +90,7 @@ class AblationResult(AnalysisResult):
     def summary(self) -> str:
         """The place that matters most."""
         ((layer, index), effect) = self.strongest(1)[0]
-        if effect == 0:
+        if abs(effect) <= 1e-6 * max(1.0, abs(self.base_score)):  # rounding
             return f"ablating {self.component} ({self.source}) changes nothing anywhere"
         place = f"layer {layer}, {self.by} {index}"
         if self.by == "position" and self.tokens:

@@ -16,6 +16,8 @@ from mlxray.testing.zoo import small_model
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
+pytestmark = pytest.mark.floats
+
 
 def one_by_one(model, ablation, threshold, by):
     """The sequential rule with one plain run for each trial."""

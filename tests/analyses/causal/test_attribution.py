@@ -14,6 +14,8 @@ from mlxray.errors import AddressError, InputError, PluginError
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
+pytestmark = pytest.mark.floats
+
 
 def answers(model):
     """The two tokens whose logit difference the prompts move most, or float32 is too coarse."""

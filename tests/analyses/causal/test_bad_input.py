@@ -9,6 +9,8 @@ from mlxray.errors import AddressError, AnalysisError, InputError, PluginError
 
 from .models import CLEAN, CORRUPTED, small_llama
 
+pytestmark = pytest.mark.floats
+
 BASE = {
     "activation_patching": {},
     "attribution_patching": {},

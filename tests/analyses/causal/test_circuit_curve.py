@@ -16,6 +16,8 @@ from mlxray.testing.planted import PLANTED
 
 from .models import CLEAN, CORRUPTED, small_llama
 
+pytestmark = pytest.mark.floats
+
 
 def curve_of(name, sizes):
     planted = PLANTED[name]()

@@ -14,6 +14,8 @@ from mlxray.errors import InputError
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
+pytestmark = pytest.mark.floats
+
 
 def recovered(model, logits, clean=CLEAN, corrupted=CORRUPTED):
     ends = [np.array(model.model(mx.array([ids]))[0, -1]) for ids in (clean, corrupted)]

@@ -23,6 +23,8 @@ from mlxray.errors import AnalysisError, InputError
 from . import plain_gpt2 as plain
 from .models import CLEAN, CORRUPTED, small_llama
 
+pytestmark = pytest.mark.floats
+
 
 @pytest.fixture(scope="module")
 def network():

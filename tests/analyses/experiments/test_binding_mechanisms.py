@@ -144,6 +144,7 @@ def test_a_planted_mechanism_is_found(pocket, mechanism):
     assert mechanism in found.summary()
 
 
+@pytest.mark.floats
 def test_nothing_patched_changes_nothing_at_all(pocket):
     schema = SCHEMAS["has"]
     pairs = draw_pairs(schema, "person", schema.words, entities=5, samples=2, seed=0)
@@ -155,7 +156,7 @@ def test_nothing_patched_changes_nothing_at_all(pocket):
         plain = pocket.run_with_hooks([encoded.base])[0, -1]
         values = patched.sweep.sources(one_row(encoded.base), points)
         for _, logits in patched.sweep.logits(cells, values, naive=True):
-            assert mx.array_equal(logits[0, 0], plain)
+            assert mx.allclose(logits[0, 0], plain, rtol=1e-4, atol=1e-4)
         top = int(mx.argmax(plain).item())
         fast = Interchange(pocket, encoded, points).run(encoded.base, cells)
         assert {outcome.top for outcome in fast} == {top}

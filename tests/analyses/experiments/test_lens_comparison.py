@@ -38,14 +38,24 @@ def log_softmax(logits) -> np.ndarray:
     return rows - np.log(np.exp(rows).sum(axis=-1, keepdims=True))
 
 
+def same_lens(first, second, layers) -> None:
+    """Equal tokens, and logits and probabilities that are equal but for rounding."""
+    for layer in layers:
+        for one, other in zip(first[layer], second[layer], strict=True):
+            assert [(i, text) for i, _, text in one] == [(i, text) for i, _, text in other]
+            assert np.allclose([x for _, x, _ in one], [x for _, x, _ in other], atol=1e-4)
+        both = first.probabilities[layer], second.probabilities[layer]
+        assert np.allclose(*both, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.floats
 def test_the_residual_stream_reads_as_the_logit_lens(pocket, on_pocket):
     lens = pocket.logit_lens(PROMPT, top_k=5)
     reading = on_pocket["resid_post"]
-    assert reading.lens.predictions == lens.predictions
-    assert reading.lens.probabilities == lens.probabilities
+    same_lens(reading.lens, lens, lens.predictions)
     assert reading.layers == [0, 1, 2, 3, 4]
     alone = pocket.logit_lens(PROMPT, top_k=5, point="mlp_add", layers=[1, 3])
-    assert {n: on_pocket["mlp_add"].lens[n] for n in (1, 3)} == alone.predictions
+    same_lens(on_pocket["mlp_add"].lens, alone, (1, 3))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "cohere", "qwen3"])
@@ -121,7 +131,8 @@ def test_small_parts_give_the_same_numbers(pocket, on_pocket, monkeypatch):
     parts = pocket.lens_comparison(PROMPT)
     for point, reading in on_pocket.items():
         assert np.allclose(parts[point].kl, reading.kl, atol=1e-4)
-        assert np.array_equal(parts[point].answer_rank, reading.answer_rank)
+        ranks = np.array(parts[point].answer_rank), np.array(reading.answer_rank)
+        assert np.abs(ranks[0] - ranks[1]).max() <= 1  # tokens with the same logit but for rounding
         assert [
             [[i for i, _, _ in cell] for cell in row]
             for row in parts[point].lens.predictions.values()

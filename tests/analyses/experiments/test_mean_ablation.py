@@ -16,6 +16,8 @@ from mlxray.analyses.experiments.mean_ablation.settings import Settings
 from mlxray.errors import AddressError, AnalysisError, InputError, PluginError
 from mlxray.testing.zoo import small_model
 
+pytestmark = pytest.mark.floats
+
 IDS = [5, 17, 3, 44, 9, 60, 21, 8, 33]
 PET = "John has a dog. Mary has a cat. What pet does John have? The"
 POINTS = {
