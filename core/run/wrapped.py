@@ -31,6 +31,7 @@ class WrappedModel:
         model, tokenizer, adapter, name: As given.
         layout: Resolves addresses.
         tokens: From text to ids and back.
+        context: Most tokens that it has positions for or was trained on; None if it does not tell.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, adapter: Adapter, name: str) -> None:
@@ -41,8 +42,9 @@ class WrappedModel:
         self.layout = Layout(model, adapter)
         evaluate_parameters(model)
         layout = self.layout
-        context = context_of(model, layout.rows(adapter.positions))
-        self.tokens = Tokens(tokenizer, layout.rows(adapter.embed), context)
+        table = layout.rows(adapter.positions)
+        self.tokens = Tokens(tokenizer, layout.rows(adapter.embed), table)
+        self.context = context_of(model, table)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, special tokens added once; every method encodes this way."""
