@@ -73,7 +73,7 @@ class Tokens:
         tokenizer: Any object with ``encode`` and ``decode``, or None.
         vocabulary: Rows of the embedding; ids at or past it are refused, since MLX would read
             past the table. None if unknown.
-        context: Most tokens of a prompt; see `context_of`. None for no limit.
+        context: Rows of a table of learned positions, for the same reason. None without one.
     """
 
     def __init__(self, tokenizer: Any, vocabulary: int | None, context: int | None = None) -> None:

@@ -29,7 +29,13 @@ def prompt_ids(model: WrappedModel, prompt: Prompt) -> list[int]:
     rows = [chat_ids(model, prompt)] if is_chat(prompt) else model.tokens.batch(prompt).rows()
     if len(rows) > 1:
         raise InputError(f"generate() takes one prompt; got {len(rows)}. Use generate_batch().")
-    return rows[0]
+    (ids,) = rows
+    limit = context_length(model)
+    if limit is not None and len(ids) > limit:
+        raise InputError(
+            f"the prompt has {len(ids)} tokens; this model's context is {limit}. Shorten it."
+        )
+    return ids
 
 
 def is_chat(prompt: Any) -> bool:
@@ -77,4 +83,4 @@ def chat_ids(
 
 def context_length(model: WrappedModel) -> int | None:
     """Positions that the model has or was trained for; None if it does not tell."""
-    return model.tokens.context
+    return model.context

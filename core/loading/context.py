@@ -12,7 +12,7 @@ NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "model_max_length")
 
 
 def context_of(model: nn.Module, table: int | None) -> int | None:
-    """The context length of a model: the one that runs and generation hold to.
+    """The context length of a model: generation ends there, and analyses warn of longer prompts.
 
     Args:
         model: With mlx-lm's ``args``; a nested ``text_config`` counts.

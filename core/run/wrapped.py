@@ -63,8 +63,9 @@ class WrappedModel:
     def _follow(self) -> None:
         layout, adapter = self.resolved, self.resolved.adapter
         evaluate_parameters(self.model)
-        context = context_of(self.model, layout.rows(adapter.positions))
-        self._tokens = Tokens(self.tokenizer, layout.rows(adapter.embed), context)
+        table = layout.rows(adapter.positions)
+        self._tokens = Tokens(self.tokenizer, layout.rows(adapter.embed), table)
+        self._context = context_of(self.model, table)
         self._version = layout.version
 
     @property
@@ -77,6 +78,12 @@ class WrappedModel:
         """From text to token ids and back."""
         _ = self.layout
         return self._tokens
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens that it has positions for or was trained on; None if it does not tell."""
+        _ = self.layout
+        return self._context
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, special tokens added once; every method encodes this way."""

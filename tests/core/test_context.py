@@ -55,17 +55,17 @@ def test_context(told: Any, scaling: Any, table: int | None, context: int | None
     assert context_of(Told({"n_positions": told, "rope_parameters": scaling}), table) == context
 
 
-def test_runs_and_generation_hold_to_the_same():
+def test_analyses_and_generation_hold_to_the_same():
     scaling = {"rope_type": "linear", "factor": 2.0}
     arguments = llama.ModelArgs(
         "llama", 16, 1, 16, 2, 1e-5, 31, max_position_embeddings=8, rope_scaling=scaling
     )
     model = InterpretableModel(llama.Model(arguments))
-    assert model.run_with_hooks([1] * 16).shape == (1, 16, 31)
     assert len(model.generate([1] * 9, 100).tokens) == 8
-    for run in (model.run_with_hooks, model.generate, model.trace, model.run_with_cache):
-        with pytest.raises(InputError, match="17 tokens; this model's context is 16"):
-            run([1] * 17)
+    with pytest.raises(InputError, match="17 tokens; this model's context is 16"):
+        model.generate([1] * 17)
+    with pytest.warns(UserWarning, match="17 tokens; this model's context is 16"):
+        model.attention_patterns([1] * 17)
 
 
 def checkpoint(folder: Path, **files: dict[str, Any]) -> Path:
