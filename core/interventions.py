@@ -14,9 +14,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from .annotations import shown
-from .arguments import checked
 from .arrays import evaluate, held
+from .checks.annotations import shown
+from .checks.arguments import checked
 from .errors import EditError
 from .points.vocabulary import AddressLike
 from .seams.positions import Place, even, find_place, integers, place_of, put, take

@@ -10,11 +10,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .arguments import checked
 from .arrays import arrays_of
+from .checks.arguments import checked
+from .checks.finite import NaNCheck
 from .conversation.trace import conversation_trace
 from .errors import InputError, PluginError
-from .finite import NaNCheck
 from .generation import generate, generate_batch, stream_generate
 from .interventions import Interventions
 from .loading.choose import choose_adapter
@@ -23,9 +23,9 @@ from .plugins.registry import registry
 from .points.adapter import Adapter
 from .points.vocabulary import AddressLike
 from .points.vocabulary import addresses as as_list
-from .predictions import get_token_predictions
 from .run import gradients as _gradients
 from .run.cache import ActivationCache
+from .run.predictions import get_token_predictions
 from .run.proxies import LayerListProxy, ModuleProxy, OutputProxy
 from .run.run import Run
 from .run.tail import Norm, finish_from

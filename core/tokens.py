@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-from .arguments import whole_number
+from .checks.arguments import whole_number
 from .errors import InputError, TokenizerMissing
 from .pieces import Pieces
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from .arguments import checked, count
 from .arrays import evaluate
+from .checks.arguments import checked, count
 from .errors import InputError
 from .model import InterpretableModel
 from .points.vocabulary import ALIASES, AddressLike, tokens_axis

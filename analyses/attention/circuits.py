@@ -13,8 +13,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arguments import checked
 from mlxray.arrays import evaluate, number
+from mlxray.checks.arguments import checked
 from mlxray.errors import AddressError, AnalysisError
 from mlxray.points.sites import first_argument
 from mlxray.run.run import Run

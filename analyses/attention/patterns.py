@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import mlx.core as mx
 
 from mlxray import Analysis, Command, InterpretableModel, Trace, analysis, hookimpl
-from mlxray.arguments import checked
 from mlxray.arrays import evaluate, truth
+from mlxray.checks.arguments import checked
 from mlxray.errors import AnalysisError, InputError, PointAbsent
 from mlxray.run.run import Run
 from mlxray.run.wrapped import WrappedModel

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from mlxray.annotations import shown
 from mlxray.arrays import number
+from mlxray.checks.annotations import shown
 from mlxray.errors import AnalysisError, InputError
 
 if TYPE_CHECKING:

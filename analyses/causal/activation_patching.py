@@ -15,13 +15,13 @@ from mlxray.tokens import Batch
 
 from ..datasets.pairs import AlignedPairs, PairSet
 from ..datasets.prompts import UnequalPair, pair
+from ..patching.gaps import Normalize, check_gaps, check_normalize, gap_warnings
 from ..patching.grid import make_grid
 from ..patching.intervals import mean_and_interval
 from ..patching.measure import Measure, MetricLike, measure_of, read_positions
 from ..patching.patches import Dictionary
 from ..patching.sources import SOURCES, source_values
 from ..patching.sweep import DEFAULT_BUDGET, Sweep
-from .gaps import Normalize, check_gaps, check_normalize, gap_warnings
 from .patching_result import PatchingResult
 
 EXACT = ("batched", "naive")

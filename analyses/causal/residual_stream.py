@@ -8,12 +8,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxray.activations import Activations
 from mlxray.arrays import number
 from mlxray.errors import AddressError, AnalysisError, PointAbsent, nearest
 from mlxray.points.layout import Layout
 from mlxray.points.vocabulary import parse
 from mlxray.resolver import resolve_component
+from mlxray.run.activations import Activations
 
 Part = tuple[str, mx.array]
 

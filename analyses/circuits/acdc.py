@@ -13,12 +13,12 @@ from mlxray.arrays import nested
 from mlxray.errors import InputError
 from mlxray.tokens import Batch
 
-from ..causal.acdc_nodes import NodeTrials, node_edges, nodes_of
-from ..causal.acdc_search import search
-from ..causal.gaps import gap_warnings
 from ..datasets.prompts import UnequalPair, pair
+from ..patching.gaps import gap_warnings
 from ..patching.measure import MetricLike, measure_of, read_positions
 from ..patching.sweep import DEFAULT_BUDGET
+from .acdc_nodes import NodeTrials, node_edges, nodes_of
+from .acdc_search import search
 from .circuit import Bench, bench
 from .circuit_result import CircuitResult, connected
 from .edges import Graph, graph_of, sent

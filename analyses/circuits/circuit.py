@@ -10,8 +10,8 @@ import mlx.core as mx
 from mlxray import InterpretableModel
 from mlxray.arrays import number
 
-from ..causal.gaps import empty_circuit_warning, gap_warnings
 from ..datasets.prompts import pair
+from ..patching.gaps import empty_circuit_warning, gap_warnings
 from ..patching.measure import Measure, MetricLike, measure_of, read_positions
 from .circuit_result import Edge
 from .edges import Graph, graph_of, patched_logits, sent

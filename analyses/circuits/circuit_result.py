@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from mlxray.display import counted
 from mlxray.results.base import AnalysisResult
-from mlxray.results.edge_table import Edge, EdgeTable
+
+from .edge_table import Edge, EdgeTable
 
 __all__ = ["CircuitResult", "Edge", "EdgeScoresResult", "base_node", "connected"]
 

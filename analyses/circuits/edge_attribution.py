@@ -8,16 +8,16 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arguments import count
 from mlxray.arrays import evaluate, start_evaluating
-from mlxray.results.edge_table import EdgeTable
+from mlxray.checks.arguments import count
 
 from ..causal.attribution.estimates import MOST_STEPS
-from ..causal.edge_gradients import Part, gradient_parts
-from ..causal.gaps import gap_warnings
 from ..datasets.prompts import UnequalPair, pair
+from ..patching.gaps import gap_warnings
 from ..patching.measure import Measure, MetricLike, measure_of, read_positions
 from .circuit_result import EdgeScoresResult
+from .edge_gradients import Part, gradient_parts
+from .edge_table import EdgeTable
 from .edges import Graph, graph_of, sent
 
 

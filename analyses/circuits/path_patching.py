@@ -14,8 +14,8 @@ from mlxray.errors import AddressError, InputError, nearest
 from mlxray.points.layout import Layout
 from mlxray.points.vocabulary import node, parse
 
-from ..causal.gaps import gap_warnings
 from ..datasets.prompts import UnequalPair, pair
+from ..patching.gaps import gap_warnings
 from ..patching.measure import MetricLike, measure_of, read_positions
 from .circuit import edge_weights
 from .edges import EdgePass, Graph, graph_of, sent

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mlxray.arguments import checked
+from mlxray.checks.arguments import checked
 from mlxray.conversation import TurnList
 from mlxray.errors import EditError, InputError
 from mlxray.points.layout import Layout

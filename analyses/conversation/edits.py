@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlxray import InterpretableModel
-from mlxray.arguments import checked
+from mlxray.checks.arguments import checked
 from mlxray.conversation import TurnList
 
 from .cuts import score_address, turn_cut, without

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlxray.errors import InputError, nearest
-from mlxray.files import read_file
+from mlxray.storage.files import read_file
 
 from .pairs import PairSet, PromptPair
 

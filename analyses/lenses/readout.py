@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arguments import whole_number
 from mlxray.arrays import evaluate, nested, start_evaluating
+from mlxray.checks.arguments import whole_number
 from mlxray.errors import AnalysisError, InputError
 from mlxray.run.run import Run
 from mlxray.run.tail import Norm, Tail

@@ -13,10 +13,10 @@ import mlx.nn as nn
 from mlxray.arrays import evaluate
 from mlxray.display import counted
 from mlxray.errors import AddressError, InputError, LoadError
-from mlxray.files import check_file, is_number, read_json, replace_files
-from mlxray.npz import fingerprint, read_npz, write_npz
 from mlxray.results.base import AnalysisResult
 from mlxray.results.save import ENDINGS
+from mlxray.storage.files import check_file, is_number, read_json, replace_files
+from mlxray.storage.npz import fingerprint, read_npz, write_npz
 
 _FORMAT = "mlxray-tuned-lens"
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arguments import checked
 from mlxray.arrays import evaluate, held, number
+from mlxray.checks.arguments import checked
 from mlxray.errors import EditError, InputError
 
 #: What a layer may add to the stream.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arguments import checked
+from mlxray.checks.arguments import checked
 from mlxray.errors import AnalysisError, InputError, nearest
 
 from .contrast import Layers, Reading, addresses_of, read, rows_of

@@ -11,9 +11,9 @@ import mlx.core as mx
 
 from mlxray.arrays import evaluate
 from mlxray.errors import InputError, LoadError
-from mlxray.files import check_file, save_safetensors
 from mlxray.loading.load import check_safetensors
 from mlxray.points.vocabulary import parse
+from mlxray.storage.files import check_file, save_safetensors
 
 from .vector import SteeringVector
 

@@ -11,8 +11,8 @@ from numbers import Real
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arguments import checked
 from mlxray.arrays import held, number
+from mlxray.checks.arguments import checked
 from mlxray.errors import AnalysisError, EditError, InputError
 from mlxray.generation import LimitedEdit, Where
 from mlxray.interventions import Interventions, as_pairs

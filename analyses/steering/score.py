@@ -14,8 +14,8 @@ from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
 from mlxray.tokens import Batch
 
-from ..causal.gaps import Normalize, check_gaps, gap_warnings
 from ..datasets.targets import Token, token_id
+from ..patching.gaps import Normalize, check_gaps, gap_warnings
 from ..patching.measure import Measure, bind
 from .rows import SteeredRows
 

@@ -16,9 +16,9 @@ from mlxray.arrays import number
 from mlxray.errors import AnalysisError, InputError
 from mlxray.points.vocabulary import ALIASES, parse
 
-from ..causal.gaps import Normalize, check_normalize
 from ..datasets.targets import Token
 from ..metrics.lookup import get_metric
+from ..patching.gaps import Normalize, check_normalize
 from ..patching.sweep import DEFAULT_BUDGET
 from ..prompts import token_texts
 from .build import steering_vector

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel, __version__
-from mlxray.arguments import whole_number
 from mlxray.arrays import evaluate, held, number
+from mlxray.checks.arguments import whole_number
 from mlxray.errors import AddressError, EditError, InputError
 from mlxray.generation import Where
 from mlxray.points.vocabulary import parse, tokens_axis

@@ -9,8 +9,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxray import InterpretableModel
-from mlxray.arguments import checked
 from mlxray.arrays import evaluate, number
+from mlxray.checks.arguments import checked
 from mlxray.errors import EditError
 from mlxray.points.layout import Layout
 from mlxray.run.run import Run

@@ -26,8 +26,8 @@ def _writable(path: Path | None) -> Path | None:
     if path is None:
         return None
     from ..errors import SaveError
-    from ..files import check_writable
     from ..results.save import ENDINGS
+    from ..storage.files import check_writable
 
     if path.suffix.lower() not in ENDINGS:
         raise typer.BadParameter(f"cannot write {path.name!r}: use one of {', '.join(ENDINGS)}.")

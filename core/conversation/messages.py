@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import read_json
 from ..generation.chat import SHOWN, Message, whole_message
+from ..storage.files import read_json
 
 #: Messages, or the path of a JSON file that holds them.
 Messages = Sequence[Message] | str | Path

@@ -8,8 +8,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..arguments import whole_number
 from ..arrays import evaluate, held
+from ..checks.arguments import whole_number
 from ..errors import InputError, PointAbsent
 from ..points.vocabulary import AddressLike, tokens_axis
 from ..run.trace import Trace

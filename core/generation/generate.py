@@ -8,8 +8,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..arguments import checked
 from ..arrays import evaluate
+from ..checks.arguments import checked
 from ..errors import InputError, TokenizerMissing
 from ..interventions import Interventions, as_pairs
 from ..points.vocabulary import AddressLike

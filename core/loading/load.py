@@ -12,10 +12,10 @@ from typing import Any
 
 import mlx.nn as nn
 
-from .. import checkpoint, lora, quantisation
 from ..arrays import arrays_of, evaluate
 from ..errors import LoadError
-from ..files import check_file, read_json
+from ..storage.files import check_file, read_json
+from . import checkpoint, lora, quantisation
 from .stops import checkpoint_stops
 
 #: A safetensors header longer than this is refused, as the format's own library does.

@@ -66,7 +66,7 @@ def examine() -> Examination:
     blas = preload()
     backend = current_backend()
     gflops = measure_gflops()
-    from ..kernels import wrong_kernels
+    from .kernels import wrong_kernels
 
     return Examination(
         device=_device(),

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from ..annotations import shown
-from ..arguments import Arguments
 from ..arrays import arrays_of, evaluate
+from ..checks.annotations import shown
+from ..checks.arguments import Arguments
 from ..errors import InputError
 from ..points.dropout import refuse_dropout
 from ..points.layout import Layout

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..files import write_text
+from ..storage.files import write_text
 from .tasks import TASKS
 
 _HEAD = """\

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from ..files import write_text
+from ..storage.files import write_text
 from . import PATH
 from .card import write_card
 from .details import detail_sets

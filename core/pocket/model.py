@@ -13,7 +13,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.models.llama import Model, ModelArgs
 
-from ..files import save_safetensors, write_text
+from ..storage.files import save_safetensors, write_text
 
 
 @dataclass(frozen=True)

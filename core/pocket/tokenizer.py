@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, p
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from ..files import replace_file, write_text
+from ..storage.files import replace_file, write_text
 from . import words
 from .tasks import TASKS, chat, lists, prose
 

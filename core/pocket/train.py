@@ -15,7 +15,7 @@ from pathlib import Path
 import mlx.core as mx
 from tqdm import tqdm
 
-from ..files import write_text
+from ..storage.files import write_text
 from .model import Shape, count_parameters, save_model
 from .tokenizer import build_tokenizer, save_tokenizer
 from .trainer import Recipe, Trainer

@@ -17,7 +17,7 @@ from mlx.utils import tree_map, tree_unflatten
 from mlx_lm.models.llama import Model
 from tokenizers import Tokenizer
 
-from ..files import save_safetensors
+from ..storage.files import save_safetensors
 from .corpus import Batch, Corpus
 from .model import Shape, build_model, flatten
 from .tokenizer import SPECIAL

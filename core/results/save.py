@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..files import write_bytes, write_text
+from ..storage.files import write_bytes, write_text
 from .base import AnalysisResult
 
 PICTURES = (".png", ".svg", ".pdf")

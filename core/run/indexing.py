@@ -11,8 +11,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..checks.indices import checked_index
 from ..errors import InputError
-from ..indices import checked_index
 from ..tokens import Batch
 
 

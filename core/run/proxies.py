@@ -10,8 +10,8 @@ from weakref import ref
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..arguments import whole_number
 from ..arrays import held
+from ..checks.arguments import whole_number
 from ..errors import TraceError
 from .indexing import own_index
 from .trace import Trace, current_trace, in_code, open_trace, resolved_in_block

@@ -12,14 +12,14 @@ from weakref import ref
 
 import mlx.core as mx
 
-from ..activations import Activations, Walk
 from ..arrays import arrays_of, evaluate, held, nested, truth
+from ..checks.finite import NaNCheck
 from ..errors import TraceError
-from ..finite import NaNCheck
 from ..interventions import replace_in_block
 from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
 from ..seams.edits import Edit, EditReport
+from .activations import Activations, Walk
 from .run import Run
 from .wrapped import WrappedModel
 

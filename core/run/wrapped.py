@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..arguments import checked
+from ..checks.arguments import checked
 from ..errors import InputError
 from ..interventions import Interventions, as_pairs
 from ..loading.context import context_of

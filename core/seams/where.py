@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..annotations import converted
+from ..checks.annotations import converted
 from ..errors import EditError
 from .positions import Place, Span, integers
 

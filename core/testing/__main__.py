@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from ..files import write_text
+from ..storage.files import write_text
 from .matrix import LIMIT_BYTES, as_json, examine, examine_all, missing_files
 from .table import page
 

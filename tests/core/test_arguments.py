@@ -16,8 +16,8 @@ import mlxray
 from mlxray import Analysis, InterpretableModel, TableResult, registry
 from mlxray import interventions as iv
 from mlxray.analyses import attention, conversation, steering
-from mlxray.annotations import converted
-from mlxray.arguments import Arguments, checked, count, probability, real, whole_number
+from mlxray.checks.annotations import converted
+from mlxray.checks.arguments import Arguments, checked, count, probability, real, whole_number
 from mlxray.errors import InputError, MlxrayError
 from mlxray.generation import Where
 

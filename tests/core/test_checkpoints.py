@@ -16,7 +16,7 @@ from mlx_lm.models import llama
 
 from mlxray import InterpretableModel
 from mlxray.errors import LoadError
-from mlxray.quantisation import check_quantisation
+from mlxray.loading.quantisation import check_quantisation
 
 from .test_loading import CONFIG, IDS, checkpoint, fails
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlxray.analyses.circuits.circuit_result import EdgeScoresResult
-from mlxray.results.edge_table import EdgeTable
+from mlxray.analyses.circuits.edge_table import EdgeTable
 
 SENDERS, RECEIVERS, UPSTREAM = ("embed", "a0.h0", "m0"), ("a0.h0.q", "m0", "logits"), (1, 2, 3)
 NAMES = [

@@ -25,7 +25,7 @@ import mlxray
 from mlxray import TableResult, TunedLens, adapters, analyses, visualizers
 from mlxray.analyses.steering import SteeringVector
 from mlxray.errors import InputError, LoadError, MlxrayError, SaveError
-from mlxray.files import check_file, check_writable, read_json, replace_files, write_text
+from mlxray.storage.files import check_file, check_writable, read_json, replace_files, write_text
 from mlxray.visualizers.drawing.figure import picture
 
 
@@ -193,7 +193,7 @@ WRITERS = {"files.py", "npz.py", "tuned_lens.py"}
 
 
 def test_nothing_else_writes_files() -> None:
-    """Every save of the package goes through `mlxray.files`; its functions are called by name."""
+    """Every save of the package goes through `mlxray.storage.files`; its functions are called by name."""
     rooms = [Path(package.__path__[0]) for package in (mlxray, adapters, analyses, visualizers)]
     seen, found = 0, []
     for path in (p for room in rooms for p in room.rglob("*.py") if p.name not in WRITERS):

@@ -11,7 +11,7 @@ import pytest
 import mlxray
 from mlxray import InterpretableModel
 from mlxray import interventions as iv
-from mlxray.finite import MOST, NaNCheck, NotANumberWarning
+from mlxray.checks.finite import MOST, NaNCheck, NotANumberWarning
 
 IDS = [1, 2, 3]
 

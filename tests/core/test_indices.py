@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlxray import InterpretableModel
+from mlxray.checks.indices import checked_index
 from mlxray.errors import IndexOutside, InputError, MlxrayError
-from mlxray.indices import checked_index
 
 SHAPE = (2, 3, 4)
 IDS = [3, 5, 7, 2]

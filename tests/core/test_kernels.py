@@ -8,8 +8,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mlxray import InterpretableModel, kernels
-from mlxray.machine import doctor
+from mlxray import InterpretableModel
+from mlxray.machine import doctor, kernels
 
 
 @pytest.mark.parametrize("what", kernels.CHECKS)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from mlxray.files import write_bytes
+from mlxray.storage.files import write_bytes
 
 from .display import in_notebook, show_in_notebook
 

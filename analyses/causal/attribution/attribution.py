@@ -9,14 +9,14 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arguments import count
 from mlxray.arrays import evaluate
+from mlxray.checks.arguments import count
 from mlxray.errors import InputError
 
 from ...datasets.prompts import UnequalPair, pair
+from ...patching.gaps import gap_warnings
 from ...patching.grid import block_component, layers_with
 from ...patching.measure import Measure, MetricLike
-from ..gaps import gap_warnings
 from .certificate import certify
 from .estimates import MOST_STEPS, Estimates
 from .query_key import key_effects, query_effects

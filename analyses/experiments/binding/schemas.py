@@ -9,7 +9,7 @@ from string import Formatter
 from typing import Any
 
 from mlxray.errors import InputError, nearest
-from mlxray.files import read_json
+from mlxray.storage.files import read_json
 
 #: A file of more bytes than this is no schema.
 _LONGEST = 1_000_000

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arguments import count
+from mlxray.checks.arguments import count
 from mlxray.errors import AnalysisError, InputError, PointAbsent
 
 from ...attention.copying import copying_matrix

@@ -10,7 +10,7 @@ import pytest
 
 from mlxray import InterpretableModel
 from mlxray.analyses import acdc
-from mlxray.analyses.causal import acdc_search
+from mlxray.analyses.circuits import acdc_search
 from mlxray.errors import InputError
 from mlxray.testing.zoo import small_model
 

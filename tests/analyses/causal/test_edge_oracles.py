@@ -7,8 +7,8 @@ import pytest
 from mlxray.analyses import acdc, edge_attribution_patching
 from mlxray.analyses.circuits.circuit import edge_weights
 from mlxray.analyses.circuits.circuit_result import connected
+from mlxray.analyses.circuits.edge_table import EdgeTable
 from mlxray.analyses.circuits.edges import EdgePass, graph_of, patched_logits, sent
-from mlxray.results.edge_table import EdgeTable
 
 from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
 

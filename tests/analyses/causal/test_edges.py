@@ -6,8 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxray.analyses.causal import edge_gradients
-from mlxray.analyses.causal.edge_gradients import gradient_parts
+from mlxray.analyses.circuits import edge_gradients
+from mlxray.analyses.circuits.edge_gradients import gradient_parts
 from mlxray.analyses.circuits.edges import EdgePass, graph_of, patched_logits, sent
 from mlxray.errors import AddressError, PointAbsent
 

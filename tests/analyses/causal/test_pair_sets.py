@@ -10,12 +10,12 @@ import pytest
 
 from mlxray import InterpretableModel, Metric
 from mlxray.analyses import activation_patching, attribution_patching
-from mlxray.analyses.causal.gaps import empty_circuit_warning, gap_warnings
 from mlxray.analyses.causal.patching_result import PatchingResult
 from mlxray.analyses.circuits.circuit import bench
 from mlxray.analyses.circuits.curve_result import CircuitCurveResult
 from mlxray.analyses.datasets.pairs import PairSet, PromptPair
 from mlxray.analyses.metrics import l2_distance, logit_diff
+from mlxray.analyses.patching.gaps import empty_circuit_warning, gap_warnings
 from mlxray.analyses.patching.intervals import RESAMPLES
 from mlxray.analyses.patching.measure import bind
 from mlxray.errors import AnalysisError, InputError

@@ -11,11 +11,11 @@ from mlxray import InterpretableModel
 from mlxray.errors import AddressError
 from mlxray.tokens import Batch
 
-from ..circuits.circuit_result import Edge
 from ..patching.grid import layers_with
 from ..patching.measure import Measure
 from ..patching.patches import Cell, Patch, axes
 from ..patching.sweep import Sweep
+from .circuit_result import Edge
 
 #: Nodes that one forward pass tries together.
 BATCH = 16

@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from .errors import IndexOutside, InputError
+from ..errors import IndexOutside, InputError
 
 
 def checked_index(index: Any, shape: Sequence[int], name: str) -> Any:

@@ -22,8 +22,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from .arrays import evaluate
-from .errors import LoadError, MlxrayError, SaveError
+from ..arrays import evaluate
+from ..errors import LoadError, MlxrayError, SaveError
 
 #: Largest JSON file that is read; the longest tokenizer or index is about a tenth of it.
 MAX_JSON = 256 << 20

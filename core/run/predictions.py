@@ -7,11 +7,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from .arguments import checked, count
-from .arrays import nested
-from .errors import InputError
-from .run.tail import finish_from
-from .run.wrapped import WrappedModel
+from ..arrays import nested
+from ..checks.arguments import checked, count
+from ..errors import InputError
+from .tail import finish_from
+from .wrapped import WrappedModel
 
 
 @checked()

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import mlx.core as mx
 
-from .errors import InputError, nearest
+from ..errors import InputError, nearest
 
 #: Wider integers fit no array, no seed and no length.
 LARGEST = 2**63

@@ -24,8 +24,8 @@ from mlxray.run.tail import execute_at
 from mlxray.seams.attention import Attend
 from mlxray.seams.edits import Call
 
-from ..circuits.edges import LETTERS, Graph
 from ..patching.reuse import resumable
+from .edges import LETTERS, Graph
 
 #: Bytes that the rows of one part may take.
 PART_BYTES = 1 << 29

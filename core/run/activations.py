@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .points.vocabulary import AddressLike
+from ..points.vocabulary import AddressLike
 
 if TYPE_CHECKING:
-    from .run.trace import Trace
+    from .trace import Trace
 
 
 @dataclass(slots=True)

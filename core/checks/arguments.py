@@ -14,8 +14,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+from ..errors import InputError
 from .annotations import converted, kind_of
-from .errors import InputError
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -8,7 +8,7 @@ from mlxray import TableResult, hookimpl, visualizer
 from mlxray.plugins.kinds import Visualizer
 from mlxray.testing.report import Report
 
-from .table.table import table_html
+from .table import table_html
 
 
 @visualizer(Report, backend="html")

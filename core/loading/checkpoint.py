@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import LoadError
-from .files import check_file, read_json
+from ..errors import LoadError
+from ..storage.files import check_file, read_json
 
 INDEX = "model.safetensors.index.json"
 SHARDS = "model*.safetensors"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from .errors import LoadError
+from ..errors import LoadError
 from .files import check_file
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from mlxray.display import counted
 from mlxray.errors import AnalysisError, InputError, nearest
 
-from ..patching.measure import Measure
+from .measure import Measure
 
 #: How a share over several pairs is taken: of the means, or as a mean of the pairs' own shares.
 Normalize = Literal["mean", "pair"]

@@ -9,8 +9,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .errors import LoadError
-from .files import read_json
+from ..errors import LoadError
+from ..storage.files import read_json
 
 #: Of ``hf_quant_config.json``.
 MAX_BYTES = 16 << 20

@@ -11,8 +11,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .errors import LoadError, nearest
-from .files import is_number, read_json
+from ..errors import LoadError, nearest
+from ..storage.files import is_number, read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from .arrays import arrays_of, nested
-from .display import counted
+from ..arrays import arrays_of, nested
+from ..display import counted
 
 #: Values that get a sum, the last ones. A run that keeps everything has hundreds of small ones,
 #: for which the sums would cost more than the run does; NaN in any of them reaches the last.

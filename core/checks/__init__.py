@@ -1,0 +1,1 @@
+"""What comes in is checked, and what goes out: arguments, indices, numbers that are none."""
