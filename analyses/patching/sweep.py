@@ -32,6 +32,7 @@ from mlxray.run.tail import execute_at
 from mlxray.seams.edits import Edit
 from mlxray.tokens import Batch
 
+from ..causal.dense import unpack, unpacked_bytes
 from .patches import Cell, Dictionary, Patch, Values, putter
 from .reuse import (
     BEFORE_MLP,
@@ -184,8 +185,7 @@ class Sweep:
         """How many leading positions the cell's row need not compute, in steps."""
         first = min(-1 if p.position is None else p.position for p in cell)
         wanted = min([first, *self.positions])
-        few = -(-self.ids.shape[1] // FEW) if self._few_shapes else 0
-        step = max(PREFIX_STEP, few)
+        step = max(PREFIX_STEP, -(-self.ids.shape[1] // FEW) if self._few_shapes else 0)
         if wanted < step or not all(reusable(self.layout, p.component) for p in cell):
             return 0
         return wanted - wanted % step
@@ -193,9 +193,12 @@ class Sweep:
     def rows_per_pass(self, prefix: int = 0) -> int:
         """Rows that fit the budget and still make a pass faster."""
         tokens = self.ids.shape[1] - prefix
-        # The base run's keys and values stay beside the rows.
-        fit = max(1, (self.budget - self.row_bytes()) // self.row_bytes(prefix))
+        fit = max(1, (self.budget - self._base_bytes()) // self.row_bytes(prefix))
         return int(min(fit, max(1, ENOUGH_TOKENS // tokens)))
+
+    def _base_bytes(self) -> int:
+        """Bytes that stay beside the rows: the base run's keys and values, and a weight."""
+        return self.row_bytes() + unpacked_bytes(self.layout)
 
     def row_bytes(self, prefix: int = 0) -> int:
         """Bytes that one row of a pass takes at most, from the widths of the model.
@@ -267,7 +270,7 @@ class Sweep:
         return Plan(
             len(cells),
             len(passes),
-            largest + self.row_bytes(),
+            largest + self._base_bytes(),
             sum(layers - self._joins(cells[i])[0] for _, indices in passes for i in indices),
         )
 
@@ -337,7 +340,6 @@ class Sweep:
                 yield waiting
             start_evaluating(logits)
             waiting = indices, logits
-            del logits
         if waiting is not None:
             evaluate(waiting[1])
             yield waiting
@@ -346,6 +348,7 @@ class Sweep:
         """Logits of cells sorted by joining layer, in one pass with a growing batch."""
         places = [self._joins(cell) for cell in cells]
         run = Run(self.layout)
+        unpack(run, len(cells) * (self.ids.shape[1] - prefix))
         first, _ = places[0]
         for layer in range(first):
             run.skip(self.layout.block(layer), first_argument)
