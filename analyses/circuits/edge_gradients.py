@@ -162,6 +162,30 @@ def _parts(
     yield slice(at, at + 1), found[-1][None]
 
 
+@dataclass
+class _Crossing:
+    """What enters one layer's attention and comes out of it again.
+
+    Attributes:
+        rows: Of the stream that goes on behind the attention.
+        stream: What the attention's norm gets.
+        made: Queries, keys and values.
+    """
+
+    rows: int
+    stream: mx.array | None = None
+    made: tuple[mx.array, mx.array, mx.array] | None = None
+
+    def keep(self, attend: Attend, q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        self.made = q, k, v
+        return attend(q, k, v)
+
+    def narrow(self, call: Call, output: Any) -> Any:
+        if isinstance(output, (tuple, list)):
+            return type(output)([output[0][: self.rows], *output[1:]])
+        return output[: self.rows]
+
+
 class _Projections:
     """A layer's queries, keys and values as functions of the stream that its attention reads.
 
@@ -175,8 +199,9 @@ class _Projections:
 
     def __init__(self, layout: Layout, layer: int, ids: mx.array, *, alone: bool) -> None:
         self._ids = ids
-        self._stream: mx.array | None = None
-        self._made: tuple[mx.array, mx.array, mx.array] | None = None
+        # Apart from `self`: the run holds what is done to its calls, and would close a cycle that
+        # keeps the model's weights until the collector runs.
+        self._at = at = _Crossing(ids.shape[0])
         adapter = layout.adapter
         self._run = run = Run(layout)
         for other in range(layout.n_layers):
@@ -184,29 +209,19 @@ class _Projections:
                 stream = layout.roles(other).stream
                 run.skip(layout.block(other), partial(first_argument, position=stream))
         norm = run.handler(layout.role(layer, str(adapter.attn_norm)))
-        norm.changes.before.append(lambda call: set_first_argument(call, self._stream))
+        norm.changes.before.append(lambda call: set_first_argument(call, at.stream))
         attention = run.attention_handler(layout.role(layer, adapter.attn))
-        attention.changes.around = self._keep
-        attention.changes.after.append(self._narrow)
-
-    def _keep(self, attend: Attend, q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        self._made = q, k, v
-        return attend(q, k, v)
-
-    def _narrow(self, call: Call, output: Any) -> Any:
-        rows = self._ids.shape[0]
-        if isinstance(output, (tuple, list)):
-            return type(output)([output[0][:rows], *output[1:]])
-        return output[:rows]
+        attention.changes.around = at.keep
+        attention.changes.after.append(at.narrow)
 
     def of(self, stream: mx.array, letter: int) -> mx.array:
         """(N, S, D) → (N, heads, S, d), lazy: what attention gets."""
-        self._stream = stream
+        self._at.stream = stream
         self._run.restart()
         self._run.execute(self._ids)
-        assert self._made is not None
-        made = self._made[letter]
-        self._stream = self._made = None
+        assert self._at.made is not None
+        made = self._at.made[letter]
+        self._at.stream = self._at.made = None
         return made
 
     def pulled(

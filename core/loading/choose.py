@@ -13,6 +13,10 @@ from ..points.adapter import Adapter, AdapterFinder
 from ..seams.instrument import own_class
 
 
+class _FinderFailed(AdapterError):
+    """A finder that broke, where one that only refuses a model raises AdapterError itself."""
+
+
 def model_types(root: nn.Module) -> list[str]:
     """What the model calls itself: its mlx-lm file first, then its ``model_type``."""
     names = [own_class(root).__module__.rpartition(".")[2]]
@@ -76,7 +80,7 @@ def _by_looking(root: nn.Module, layers: str | None) -> Adapter:
             return _found_by(finder, root, layers)
         except AdapterError as error:
             refusals.append(error)
-            if error.__cause__ is not None:
+            if isinstance(error, _FinderFailed) and error.__cause__ is not None:
                 registry.failed("adapter", finder.name, error.__cause__)
     if refusals:
         raise refusals[0]
@@ -95,7 +99,7 @@ def _found_by(finder: AdapterFinder, root: nn.Module, layers: str | None) -> Ada
     except AdapterError:
         raise
     except (Exception, SystemExit) as error:
-        raise AdapterError(f"the adapter finder {finder.name!r} failed: {error!r}") from error
+        raise _FinderFailed(f"the adapter finder {finder.name!r} failed: {error!r}") from error
     return found
 
 

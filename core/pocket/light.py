@@ -74,13 +74,16 @@ class PocketTokenizer:
 
     Attributes:
         bos_token, bos_token_id: The token that begins a text.
+        backend_tokenizer: What does the work.
     """
+
+    clean_up_tokenization_spaces = False
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
 
         self._folder = folder
-        self._fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.backend_tokenizer = self._fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         self.bos_token: str = settings["bos_token"]
         self.bos_token_id: int | None = self._fast.token_to_id(self.bos_token)
@@ -95,9 +98,10 @@ class PocketTokenizer:
         """Text, special tokens included."""
         return str(self._fast.decode(list(ids), skip_special_tokens=False))
 
-    def convert_ids_to_tokens(self, token_id: int) -> str:
-        """A token as the vocabulary spells it."""
-        return str(self._fast.id_to_token(token_id))
+    def convert_ids_to_tokens(self, token_id: int) -> str | None:
+        """A token as the vocabulary spells it; None for an id that has none."""
+        entry: str | None = self._fast.id_to_token(token_id)
+        return entry
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

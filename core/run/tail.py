@@ -42,13 +42,16 @@ class Tail:
         departures = layout.roles(layout.n_layers - 1).departures
         if "lens" in departures:
             raise PointAbsent("lens", departures["lens"])
-        self._residual: mx.array | None = None
+        # A list that the last block's answer is taken from: a function of `self` would be a cycle,
+        # which keeps the model's weights until the collector runs.
+        self._residual: list[mx.array] = []
+        residual = self._residual
         self._run = run = Run(layout)
         last = layout.n_layers - 1
         for layer in range(last):
             position = layout.roles(layer).stream
             run.skip(layout.block(layer), partial(first_argument, position=position))
-        run.skip(layout.block(last), lambda call: self._residual)
+        run.skip(layout.block(last), lambda call: residual[0])
         has_norm = layout.adapter.final_norm in layout.modules
         if final_norm is not None or (skip_norm and has_norm):
             layout.site("final_norm")
@@ -71,11 +74,11 @@ class Tail:
                 f"a residual stream has shape (batch, tokens, width); got {residual.shape}."
             )
         self._run.restart()
-        self._residual = residual
+        self._residual[:] = [residual]
         try:
             return _logits(self._run.execute(mx.zeros(residual.shape[:2], dtype=mx.int32)))
         finally:
-            self._residual = None
+            self._residual.clear()
 
 
 def finish_from(

@@ -213,7 +213,7 @@ class Trace:
         if self._run is not None:
             return self._run
         self._first = key
-        plan = self.model.layout.read_together.get(key)
+        plan = self.model.resolved.read_together.get(key)
         return self._begin(everything=plan is None, watch=plan or ())
 
     def _begin(self, *, everything: bool = False, watch: Iterable[str] = ()) -> Run:
@@ -222,7 +222,7 @@ class Trace:
         return run
 
     def _remember(self, key: str) -> None:
-        together = self.model.layout.read_together
+        together = self.model.resolved.read_together
         if self._first is not None:
             known = together.get(self._first, frozenset())
             if key not in known:
@@ -234,7 +234,9 @@ class Trace:
 
     def _start(self, *, everything: bool, watch: Sequence[AddressLike] = ()) -> tuple[Run, Any]:
         edits = [Edit(a, f, allow_unchanged=self._allow_unchanged) for a, f in self._edits]
-        run = Run(self.model.layout, edits=edits, everything=everything, watch=watch)
+        # In the block the model is the one that the trace began with, which was looked at then.
+        layout = self.model.layout if self._over else self.model.resolved
+        run = Run(layout, edits=edits, everything=everything, watch=watch)
         if self._random is None:
             self._random = random_state()
             return run, run.execute(self.batch.ids, lengths=self.batch.lengths)

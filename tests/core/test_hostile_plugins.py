@@ -70,7 +70,8 @@ def test_an_item_that_nobody_could_use_is_refused(site: Site, item: str) -> None
 
 
 def test_every_built_in_field_is_of_its_type() -> None:
-    assert all(row.status == "ok" for row in registry.rows() if row.distribution == "mlxray")
+    own = [row for row in registry.rows() if row.distribution == "mlxray"]
+    assert [row for row in own if row.status != "ok"] == []
 
 
 def test_one_broken_list_of_entry_points_hides_no_other(site: Site) -> None:

@@ -31,7 +31,7 @@ PADDED = Batch(mx.zeros((3, 4), dtype=mx.int32), LENGTHS)
 def read(index: Any) -> np.ndarray:
     """What an index reads of an activation whose numbers name row, token and feature."""
     value = mx.arange(3)[:, None, None] * 100 + mx.arange(4)[None, :, None] * 10 + mx.arange(5)
-    return np.array(value[own_index(index, value.shape, PADDED)])
+    return np.array(value[own_index(index, value.shape, PADDED, "the activation")])
 
 
 def test_own_tokens():
@@ -90,9 +90,9 @@ def test_what_is_not_there_in_padded_rows(index: Any):
 )
 def test_out_of_range_is_refused_read_and_assigned(llama_model: InterpretableModel, index: Any):
     ids = mx.ones((2, 6), dtype=mx.int32)
-    with llama_model.trace(ids), pytest.raises(InputError, match="there is no entry"):
+    with llama_model.trace(ids), pytest.raises(InputError, match="there is no index"):
         llama_model.layers[0].output[index]
-    with pytest.raises(InputError, match="there is no entry"), llama_model.trace(ids):
+    with pytest.raises(InputError, match="there is no index"), llama_model.trace(ids):
         llama_model.layers[0].output[index] = 0.0
 
 

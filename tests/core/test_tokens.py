@@ -338,5 +338,5 @@ def test_arrays_are_checked_as_a_whole_and_copied(monkeypatch: pytest.MonkeyPatc
             array[0, 0] = 9
             assert batch.rows() == [[3, 5], [7, 49]]
             assert batch.ids.dtype == mx.int32
-    with pytest.raises(InputError, match="4 tokens; this model has positions for 3"):
+    with pytest.raises(InputError, match="4 tokens; this model's context is 3"):
         tokens.batch(mx.zeros((1, 4), dtype=mx.int32))

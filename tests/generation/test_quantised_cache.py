@@ -75,5 +75,5 @@ def test_a_softmax_of_the_models_own_is_named():
 
     arguments = gemma2.ModelArgs("gemma2", 64, 1, 96, 2, 32, 1e-5, 97, 2)
     model = InterpretableModel(gemma2.Model(arguments), adapter=LLAMA)
-    with pytest.raises(PointAbsent, match="writes its own softmax"):
+    with pytest.raises(PointAbsent, match="through a softmax"):
         model.watch(PROMPT, "q")
