@@ -101,7 +101,7 @@ def selection(patches: Sequence[tuple[int, Patch]], shape: tuple[int, ...]) -> m
     return mx.array(mask)
 
 
-def putter(
+def patch_edit(
     patches: Sequence[tuple[int, Patch]],
     value: mx.array,
     prefix: int = 0,

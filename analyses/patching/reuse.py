@@ -136,7 +136,7 @@ def adds_itself(layout: Layout, patch: Patch) -> float:
     return float(patch.component == "mlp_add")
 
 
-def grower(joining: mx.array, *, present: int, size: int) -> Callable[[Call], None]:
+def append_rows(joining: mx.array, *, present: int, size: int) -> Callable[[Call], None]:
     """Rows (n, S, D) that join a module's first argument.
 
     Args:
@@ -179,7 +179,7 @@ def _try_joining(layout: Layout) -> bool:
     for layer in range(layout.n_layers):
         residual = run.read(("resid_pre", layer))
         before = joined.handler(layout.block(layer)).changes.before
-        before.append(grower(residual, present=layer, size=layer + 1))
+        before.append(append_rows(residual, present=layer, size=layer + 1))
     try:
         found = joined.execute(ids)
         evaluate(found, expected)

@@ -32,13 +32,13 @@ from mlxray.run.tail import execute_at
 from mlxray.seams.edits import Edit
 from mlxray.tokens import Batch
 
-from ..causal.dense import unpack, unpacked_bytes
-from .patches import Cell, Dictionary, Patch, Values, putter
+from .dense import unpack, unpacked_bytes
+from .patches import Cell, Dictionary, Patch, Values, patch_edit
 from .reuse import (
     BEFORE_MLP,
     Prefixes,
     adds_itself,
-    grower,
+    append_rows,
     resumable,
     reusable,
     trim_last_mlp,
@@ -256,7 +256,7 @@ class Sweep:
         is_stream = component in ("resid_pre", "resid_post")
         own = stream if is_stream else self.own(address)
         own = mx.broadcast_to(own, (len(cells), *own.shape[1:]))
-        new = putter(patches, values[address], 0, self.dictionary)(own)
+        new = patch_edit(patches, values[address], 0, self.dictionary)(own)
         if is_stream:
             return new
         change = new.astype(mx.float32) - own.astype(mx.float32)
@@ -358,7 +358,7 @@ class Sweep:
             rows = mx.concatenate([self._joining(group, values) for group in groups])[:, prefix:]
             count = present + rows.shape[0]
             size = min(len(cells), -(-count // step) * step)
-            grow = grower(rows, present=present, size=size)
+            grow = append_rows(rows, present=present, size=size)
             behind = layer == self.layout.n_layers
             path = self.layout.adapter.final_norm if behind else self.layout.block(layer)
             run.handler(path).changes.before.append(grow)
@@ -394,7 +394,7 @@ class Sweep:
         return [
             Edit(
                 address,
-                putter(patches, values[address], prefix, self.dictionary),
+                patch_edit(patches, values[address], prefix, self.dictionary),
                 allow_unchanged=True,
             )
             for address, patches in sites.items()

@@ -266,8 +266,8 @@ class Trace:
         return held(self.saved_values.get(name))
 
     def get_activation(self, name: AddressLike) -> Any:
-        """An activation by module path or point; see `activations`."""
-        return self.activations[name]
+        """An activation by module path or point, or None if there is none; see `activations`."""
+        return self.activations.get(name)
 
     @property
     def activations(self) -> Activations:

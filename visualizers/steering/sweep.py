@@ -72,7 +72,7 @@ class Sweep:
         return 0.0, min(max(top, math.log10(self.limit), 0.1), _DECADES)
 
     @property
-    def dear(self) -> NDArray[np.bool_]:
+    def over_limit(self) -> NDArray[np.bool_]:
         """Cells past the limit."""
         found: NDArray[np.bool_] = ~(self.cost <= self.limit)
         return found

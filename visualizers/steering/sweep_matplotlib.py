@@ -65,7 +65,7 @@ def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None
     bar.ax.set_yticklabels([f"{t:g}×" for t in ticks])
     bar.ax.minorticks_off()
     bar.set_label(COST, fontsize=_SIZE)
-    hatched = " (hatched: past the limit of cost)" if sweep.dear.any() else ""
+    hatched = " (hatched: past the limit of cost)" if sweep.over_limit.any() else ""
     left.set_title(f"score{hatched}", fontsize=_SIZE)
     right.set_title("cost", fontsize=_SIZE)
     _headed(figure, sweep, face)
@@ -152,7 +152,7 @@ def _hatched(axes: Any, sweep: Sweep) -> None:
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
-    cells = [Rectangle((c - 0.5, r - 0.5), 1, 1) for r, c in np.argwhere(sweep.dear)]
+    cells = [Rectangle((c - 0.5, r - 0.5), 1, 1) for r, c in np.argwhere(sweep.over_limit)]
     style: dict[str, Any] = {"facecolor": "none", "edgecolor": "#00000033", "linewidth": 0}
     axes.add_collection(PatchCollection(cells, hatch="////", **style), autolim=False)
 

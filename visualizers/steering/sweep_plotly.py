@@ -29,7 +29,7 @@ def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None
         [
             f"layer {layer}, strength {strength:g}<br>score {score_text(sweep.score[i, j])}"
             f"<br>cost {cost_text(sweep.cost[i, j])}"
-            + ("<br>past the limit of cost" if sweep.dear[i, j] else "")
+            + ("<br>past the limit of cost" if sweep.over_limit[i, j] else "")
             for j, strength in enumerate(sweep.strengths)
         ]
         for i, layer in enumerate(sweep.layers)
@@ -96,7 +96,7 @@ def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None
                 row=1,
                 col=column,
             )
-    for row, column in np.argwhere(sweep.dear):
+    for row, column in np.argwhere(sweep.over_limit):
         figure.add_shape(
             type="line",
             x0=column - 0.45,
@@ -107,7 +107,7 @@ def draw_map(sweep: Sweep, figsize: tuple[float, float] | None, cmap: str | None
             row=1,
             col=1,
         )
-    if sweep.dear.any():
+    if sweep.over_limit.any():
         figure.layout.annotations[0].text = "score (crossed out: past the limit of cost)"
     framed(figure, sweep.title, (width, height), note=sweep.note.replace("\n", "; "))
     figure.update_layout(plot_bgcolor=NOTHING)

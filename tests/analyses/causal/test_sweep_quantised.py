@@ -8,7 +8,7 @@ import pytest
 from mlx_lm.models import llama
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal import dense
+from mlxray.analyses.patching import dense
 from mlxray.analyses.patching.patches import Patch
 from mlxray.analyses.patching.sweep import Sweep
 
