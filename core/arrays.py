@@ -63,6 +63,10 @@ def held(tree: Any) -> Any:
     return tree.astype(tree.dtype) if isinstance(tree, mx.array) else tree
 
 
+#: Types of values that hold no array.
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+
+
 def arrays_of(tree: Any) -> list[mx.array]:
     """Every array in nested containers (modules are some) and dataclasses."""
     found: list[mx.array] = []
@@ -76,7 +80,8 @@ def arrays_of(tree: Any) -> list[mx.array]:
             seen.add(id(value))
             waiting += value.values()
         elif isinstance(value, (list, tuple, set, frozenset)):
-            waiting += value
+            # Results hold thousands of numbers and texts, which are told apart here by type alone.
+            waiting += [each for each in value if type(each) not in _PLAIN]
         elif is_dataclass(value) and not isinstance(value, type) and id(value) not in seen:
             seen.add(id(value))
             names = vars(value) if hasattr(value, "__dict__") else [f.name for f in fields(value)]

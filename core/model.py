@@ -158,7 +158,7 @@ class InterpretableModel(WrappedModel):
         logits = run.execute(batch.ids, lengths=batch.lengths)
         kept = run.values()
         run.forget()
-        check = NaNCheck(kept, logits)
+        check = NaNCheck(kept, logits, edited=bool(edits))
         reports = run.settle(logits, *arrays_of(list(kept.values())), *check.pending)
         check.warn()
         facts = {"tokens": batch.rows(), "edits": reports}

@@ -91,10 +91,10 @@ def layers_with(
         AddressError: if a layer that was asked for does not have it, or none does.
     """
     wanted = model.layer_indices(layers)
-    found, reason = [], None
+    found, reason, layout = [], None, model.layout
     for layer in wanted:
         try:
-            model.layout.site(f"layers.{layer}.{name}")
+            layout.site(f"layers.{layer}.{name}")
         except AddressError as error:
             if layers is not None:
                 raise

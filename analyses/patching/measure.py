@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel, Metric, registry
-from mlxray.arrays import nested, number
+from mlxray.arrays import nested
 from mlxray.errors import AnalysisError, InputError, nearest
 from mlxray.tokens import Batch
 
@@ -127,15 +127,17 @@ class Measure:
         Found by adding rounding errors of the logits' dtype to both runs' logits.
         """
         error = max(mx.finfo(self.clean.dtype).eps / 2, _PASS_ERROR)
-        moved = []
-        for end, logits in zip(self.ends, (self.clean, self.corrupted), strict=True):
-            exact = logits.astype(mx.float32)
-            for draw in range(_DRAWS):
-                signs = 1 - 2 * mx.random.bernoulli(shape=exact.shape, key=mx.random.key(draw))
-                # A token that the model rules out has minus infinity.
-                noisy = mx.where(mx.isfinite(exact), exact * (1 + error * signs), exact)
-                moved.append(abs(number(self.rows(noisy)[0]) - end))
-        return max(moved)
+        exact = mx.concatenate([self.clean, self.corrupted]).astype(mx.float32)
+        signs = mx.stack(
+            [
+                1 - 2 * mx.random.bernoulli(shape=exact.shape[1:], key=mx.random.key(draw))
+                for draw in range(_DRAWS)
+            ]
+        )[:, None]
+        # A token that the model rules out has minus infinity.
+        noisy = mx.where(mx.isfinite(exact), exact * (1 + error * signs), exact)
+        moved: list[float] = nested(self.rows(noisy.reshape(-1, *exact.shape[1:])))
+        return max(abs(moved[i] - self.ends[i % 2]) for i in range(len(moved)))
 
     def check_gap(self) -> None:
         """Refuse two runs that the metric does not tell apart.

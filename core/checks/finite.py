@@ -36,13 +36,19 @@ class NaNCheck:
         values: What is handed out, by name. Where there are more than `MOST` arrays, the last
             ones stand for all, since NaN goes on from layer to layer.
         logits: (B, S, V); the last position stands for all, since it can see all.
+        edited: Whether an edit may have hidden NaN from the logits. Where none can, the logits
+            stand for the values too: reading large values once more takes a fast device longer
+            than a check is worth.
     """
 
-    def __init__(self, values: Mapping[str, Any], logits: mx.array | None = None) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], logits: mx.array | None = None, *, edited: bool = True
+    ) -> None:
         named = [(name, array) for name, value in values.items() for array in arrays_of([value])]
         self._named = [pair for pair in named if _may_hold_nan(pair[1])]
-        looked_at = [array for _, array in self._named[-MOST:]]
-        if isinstance(logits, mx.array) and _may_hold_nan(logits):
+        told = isinstance(logits, mx.array) and _may_hold_nan(logits)
+        looked_at = [] if told and not edited else [array for _, array in self._named[-MOST:]]
+        if isinstance(logits, mx.array) and told:
             self._named.append(("logits", logits))
             looked_at.append(logits[:, -1] if logits.ndim == 3 else logits)
         sums = [mx.sum(array) for array in looked_at]

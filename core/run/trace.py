@@ -154,7 +154,7 @@ class Trace:
         if kind is None:
             run.forget()
             kept = [*self.saved_values.values(), *self._final.values()]
-            check = NaNCheck(self.saved_values, output)
+            check = NaNCheck(self.saved_values, output, edited=bool(self._edits))
             self._reports = run.settle(output, *arrays_of(kept), *check.pending)
             self._output = output
             check.warn(stacklevel=3)

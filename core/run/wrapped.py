@@ -87,7 +87,7 @@ class WrappedModel:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, special tokens added once; every method encodes this way."""
-        return self.tokens.encode(text)
+        return self._tokens.encode(text)
 
     @checked()
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -96,12 +96,12 @@ class WrappedModel:
 
     def decode(self, tokens: Sequence[int] | mx.array) -> str:
         """Text of token ids."""
-        return self.tokens.decode(tokens)
+        return self._tokens.decode(tokens)
 
     @checked()
     def token_to_str(self, token_id: int) -> str:
         """One token as text, with the space that it carries."""
-        return self.tokens.piece(token_id)
+        return self._tokens.piece(token_id)
 
     @checked()
     def to_str_tokens(self, input: Any, prepend_bos: bool = False) -> list[str]:  # noqa: A002

@@ -9,7 +9,6 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arrays import evaluate
 from mlxray.checks.arguments import count
 from mlxray.errors import InputError
 
@@ -154,7 +153,6 @@ def attribution_map(
     wanted = {point: layers_with(model, point, layers) for point in points}
     estimates = Estimates(model, batches, wanted, metric, metric_kwargs, position, ahead=True)
     found = estimates.gradient()
-    evaluate(found)
     maps = {
         point: _result(cells, wanted[point], point, "gradient", estimates.measure)
         for point, cells in found.items()
@@ -169,7 +167,6 @@ def _result(
     cells: mx.array, layers: list[int], point: str, method: str, measure: Measure
 ) -> AttributionResult:
     scores = mx.sum(cells, axis=-1)
-    evaluate(scores, cells)
     return AttributionResult(scores, cells, layers, point, method, measure.name)
 
 
