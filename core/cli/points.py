@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..model import InterpretableModel
-    from ..points.layout import PointStatus
+    from ..points.status import PointStatus
 
 
 @dataclass

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..errors import PointAbsent
 from .adapter import Adapter, OwnSoftmax
 from .experts import ExpertsSite
+from .roles import Roles
 from .sites import AttentionSite, HeadOutSite, ModuleSite, ResidMidSite, Site
 from .vocabulary import ATTENTION_POINTS
-
-if TYPE_CHECKING:
-    from .layout import Layout
-
 
 #: Why a dense block has no point of a mixture.
 NO_ROUTER = "no router chooses among experts here"
 
 
-def place(layout: Layout, name: str, layer: int | None) -> Site:
+def place(layout: Roles, name: str, layer: int | None) -> Site:
     """The site of a point of the vocabulary.
 
     Raises:
@@ -46,7 +41,7 @@ def place(layout: Layout, name: str, layer: int | None) -> Site:
     return _attention(layout, name, layer, roles)
 
 
-def _experts(layout: Layout, name: str, layer: int, roles: Adapter) -> Site:
+def _experts(layout: Roles, name: str, layer: int, roles: Adapter) -> Site:
     if roles.mlp is not None and roles.experts is not None:
         paths = layout.role(layer, roles.mlp), layout.role(layer, roles.mlp, roles.experts)
         return ExpertsSite(f"layers.{layer}.{name}", *paths, name)
@@ -56,7 +51,7 @@ def _experts(layout: Layout, name: str, layer: int, roles: Adapter) -> Site:
     raise PointAbsent(name, NO_ROUTER)
 
 
-def _of_model(layout: Layout, name: str) -> Site:
+def _of_model(layout: Roles, name: str) -> Site:
     adapter = layout.adapter
     if name in adapter.absent:
         raise PointAbsent(name, adapter.absent[name])
@@ -68,7 +63,7 @@ def _of_model(layout: Layout, name: str) -> Site:
     return ModuleSite("final_norm", adapter.final_norm, "output")
 
 
-def _mlp(layout: Layout, name: str, layer: int, roles: Adapter) -> Site:
+def _mlp(layout: Roles, name: str, layer: int, roles: Adapter) -> Site:
     key = f"layers.{layer}.{name}"
     if roles.mlp is None:
         raise PointAbsent(name, "this block has no MLP")
@@ -83,7 +78,7 @@ def _mlp(layout: Layout, name: str, layer: int, roles: Adapter) -> Site:
     return ModuleSite(key, out, "output", factor=layout.factor(layer, roles.mlp_scale))
 
 
-def _mixer(layout: Layout, name: str, layer: int, roles: Adapter) -> Site:
+def _mixer(layout: Roles, name: str, layer: int, roles: Adapter) -> Site:
     key = f"layers.{layer}.{name}"
     if roles.mixer is None:
         raise PointAbsent(name, "softmax attention alone mixes tokens here")
@@ -93,23 +88,23 @@ def _mixer(layout: Layout, name: str, layer: int, roles: Adapter) -> Site:
     return ModuleSite(key, path, "output", factor=factor)
 
 
-def _mixer_add(layout: Layout, layer: int, roles: Adapter) -> tuple[str, float]:
+def _mixer_add(layout: Roles, layer: int, roles: Adapter) -> tuple[str, float]:
     post = roles.post_attn_norm if roles.attn is None else None
     return layout.role(layer, post or roles.mixer), layout.factor(layer, roles.attn_scale)
 
 
-def _attn_out(layout: Layout, layer: int, roles: Adapter) -> str:
+def _attn_out(layout: Roles, layer: int, roles: Adapter) -> str:
     return layout.role(layer, *([roles.attn] if roles.attn else [roles.out_proj]))
 
 
-def _attn_add(layout: Layout, layer: int, roles: Adapter) -> tuple[str, float]:
+def _attn_add(layout: Roles, layer: int, roles: Adapter) -> tuple[str, float]:
     out = _attn_out(layout, layer, roles)
     if roles.post_attn_norm:
         out = layout.role(layer, roles.post_attn_norm)
     return out, layout.factor(layer, roles.attn_scale)
 
 
-def _resid_mid(layout: Layout, key: str, layer: int, roles: Adapter) -> Site:
+def _resid_mid(layout: Roles, key: str, layer: int, roles: Adapter) -> Site:
     reader = roles.mlp_norm or roles.mlp
     if reader is None:
         raise PointAbsent("resid_mid", "this block has one sub-layer only")
@@ -124,7 +119,7 @@ def _resid_mid(layout: Layout, key: str, layer: int, roles: Adapter) -> Site:
     return ResidMidSite(key, *where, tuple(adds), roles.stream)
 
 
-def _attention(layout: Layout, name: str, layer: int, roles: Adapter) -> Site:
+def _attention(layout: Roles, name: str, layer: int, roles: Adapter) -> Site:
     key = f"layers.{layer}.{name}"
     if roles.attn is None:
         raise PointAbsent(name, "this block has no softmax attention")

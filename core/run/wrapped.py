@@ -14,7 +14,8 @@ from ..interventions import Interventions, as_pairs
 from ..loading.context import context_of
 from ..loading.load import evaluate_parameters
 from ..points.adapter import Adapter
-from ..points.layout import Layout, PointStatus
+from ..points.layout import Layout
+from ..points.status import PointStatus
 from ..seams.edits import Edit
 from ..tokens import Tokens
 

@@ -38,7 +38,8 @@ def test_points_table(mlxray, checkpoint: Path):
 
 
 def test_points_of_layers_that_differ(mlxray, checkpoint: Path, monkeypatch):
-    from mlxray.points.layout import Layout, PointStatus
+    from mlxray.points.layout import Layout
+    from mlxray.points.status import PointStatus
 
     whole = Layout.status
 

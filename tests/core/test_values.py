@@ -13,7 +13,7 @@ import pytest
 
 from mlxray import InterpretableModel
 from mlxray.errors import PointAbsent
-from mlxray.points.layout import where
+from mlxray.points.status import where
 from mlxray.points.vocabulary import POINTS
 
 from .reference import PER_LAYER, WHOLE, forward, numbers
