@@ -18,7 +18,7 @@ from rich.table import Table
 from mlxray import InterpretableModel
 from mlxray.analyses.datasets.pairs import PairSet, PromptPair
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "analyses" / "causal"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "analyses"))
 import plain_gpt2 as plain
 
 

@@ -122,4 +122,4 @@ def test_verify_runs_the_kit(mlxray, checkpoint: Path, monkeypatch):
     monkeypatch.setattr(runner, "CHECKS", (presence.check_presence,))
     outcome = mlxray("verify", checkpoint)
     assert outcome.code == 0, outcome.out
-    assert "points proven" in outcome.out
+    assert "points proven" in outcome.out.replace("\n", "")  # the path may take the line

@@ -12,7 +12,7 @@ from mlxray.analyses.causal.attribution.certificate import _agreement
 from mlxray.analyses.causal.attribution.relevance import relevance_edits
 from mlxray.errors import AddressError, InputError, PluginError
 
-from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
+from ..models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
 pytestmark = pytest.mark.floats
 

@@ -7,7 +7,7 @@ from mlxray import InterpretableModel
 from mlxray.analyses.datasets.generators import greater_than
 from mlxray.errors import AddressError, AnalysisError, InputError, PluginError
 
-from .models import CLEAN, CORRUPTED, small_llama
+from ..models import CLEAN, CORRUPTED, small_llama
 
 pytestmark = pytest.mark.floats
 

@@ -9,7 +9,7 @@ from mlxray.errors import AddressError, PointAbsent
 from mlxray.points.vocabulary import POINTS
 from mlxray.testing.zoo import small_model
 
-from .models import CLEAN, CORRUPTED
+from ..models import CLEAN, CORRUPTED
 
 MODELS = ("llama", "gpt2", "gemma2", "mixtral")
 #: No block of these has one.

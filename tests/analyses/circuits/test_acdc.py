@@ -14,7 +14,7 @@ from mlxray.analyses.circuits import acdc_search
 from mlxray.errors import InputError
 from mlxray.testing.zoo import small_model
 
-from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
+from ..models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
 pytestmark = pytest.mark.floats
 

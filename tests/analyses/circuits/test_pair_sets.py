@@ -20,8 +20,8 @@ from mlxray.analyses.patching.intervals import RESAMPLES
 from mlxray.analyses.patching.measure import bind
 from mlxray.errors import AnalysisError, InputError
 
-from . import plain_gpt2 as plain
-from .models import CLEAN, CORRUPTED, small_llama
+from .. import plain_gpt2 as plain
+from ..models import CLEAN, CORRUPTED, small_llama
 
 pytestmark = pytest.mark.floats
 

@@ -10,7 +10,7 @@ from mlxray.analyses.circuits.circuit_result import connected
 from mlxray.analyses.circuits.edge_table import EdgeTable
 from mlxray.analyses.circuits.edges import EdgePass, graph_of, patched_logits, sent
 
-from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
+from ..models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
 IDS, OTHER = mx.array([CLEAN]), mx.array([CORRUPTED])
 

@@ -9,7 +9,7 @@ from mlxray.analyses.patching import sweep as engine
 from mlxray.analyses.patching.patches import Patch
 from mlxray.analyses.patching.sweep import Sweep
 
-from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
+from ..models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
 COMPONENTS = ("resid_pre", "mlp_out", "z")
 

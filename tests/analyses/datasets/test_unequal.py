@@ -9,7 +9,7 @@ from mlxray import InterpretableModel
 from mlxray.analyses.datasets.pairs import PairSet, PromptPair
 from mlxray.errors import InputError
 
-from .models import small_llama
+from ..models import small_llama
 
 LONG = [1, 30, 31, 4, 5, 6, 7]
 SHORT = [14, 25, 6, 7, 8]

@@ -14,7 +14,7 @@ from mlxray.analyses.patching.intervals import RESAMPLES, mean_and_interval
 from mlxray.errors import InputError
 from mlxray.testing.planted import PLANTED
 
-from .models import CLEAN, CORRUPTED, small_llama
+from ..models import CLEAN, CORRUPTED, small_llama
 
 pytestmark = pytest.mark.floats
 

@@ -13,7 +13,7 @@ from mlxray.errors import InputError
 from mlxray.points.layout import Layout
 from mlxray.testing.zoo import small_model
 
-from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
+from ..models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
 POINTS = ("resid_pre", "resid_mid", "attn_out", "mlp_out", "mlp_act", "z", "q", "k", "v", "pattern")
 

@@ -9,7 +9,7 @@ from mlxray.analyses.metrics import l2_distance
 from mlxray.errors import AddressError, InputError
 from mlxray.testing.zoo import small_model
 
-from .models import CLEAN, CORRUPTED, small_llama
+from ..models import CLEAN, CORRUPTED, small_llama
 
 
 def wrapped(name):

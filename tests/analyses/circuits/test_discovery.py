@@ -13,7 +13,7 @@ from mlxray.errors import AddressError, InputError
 from mlxray.testing.planted import PLANTED
 from mlxray.testing.planted.brute_force import edge_effects
 
-from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
+from ..models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
 
 @pytest.fixture(params=list(PLANTED))

@@ -12,7 +12,7 @@ from mlxray.analyses.patching.patches import Patch
 from mlxray.analyses.patching.sweep import Sweep
 from mlxray.errors import InputError
 
-from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
+from ..models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
 pytestmark = pytest.mark.floats
 

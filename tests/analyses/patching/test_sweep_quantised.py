@@ -12,7 +12,7 @@ from mlxray.analyses.patching import dense
 from mlxray.analyses.patching.patches import Patch
 from mlxray.analyses.patching.sweep import Sweep
 
-from .models import CLEAN, CORRUPTED
+from ..models import CLEAN, CORRUPTED
 
 COMPONENTS = ("resid_pre", "z", "mlp_out")
 

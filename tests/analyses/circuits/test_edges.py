@@ -11,7 +11,7 @@ from mlxray.analyses.circuits.edge_gradients import gradient_parts
 from mlxray.analyses.circuits.edges import EdgePass, graph_of, patched_logits, sent
 from mlxray.errors import AddressError, PointAbsent
 
-from .models import CLEAN, CORRUPTED, small_gpt2, small_llama
+from ..models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
 IDS, OTHER = mx.array([CLEAN]), mx.array([CORRUPTED])
 
