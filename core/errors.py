@@ -46,7 +46,11 @@ class TokenizerMissing(InputError):
 
 
 class LoadError(MlxrayError, ValueError):
-    """A checkpoint cannot be found, reached or read."""
+    """A checkpoint, or a file that mlxray wrote, cannot be found, reached or read."""
+
+
+class SaveError(MlxrayError, OSError):
+    """A file cannot be written; what stood in its place before is intact."""
 
 
 class EditError(MlxrayError, ValueError):

@@ -20,6 +20,7 @@ from ..errors import (
     InputError,
     LoadError,
     PluginError,
+    SaveError,
     TokenizerMissing,
     nearest,
 )
@@ -105,7 +106,7 @@ def message(error: BaseException) -> str:
         return usage_message(error)
     if isinstance(error, TokenizerMissing):
         return "text needs a tokenizer, and the model has none: add tokenizer.json to its folder."
-    if isinstance(error, BAD_INPUT):
+    if isinstance(error, (*BAD_INPUT, SaveError)):
         return one_line(str(error))
     if isinstance(error, ImportError) and (mend := missing_backend_message(error)):
         return one_line(mend)

@@ -106,6 +106,7 @@ def test_every_error_is_one_of_ours_and_a_builtin_one() -> None:
         "InputError": ValueError,
         "TokenizerMissing": ValueError,
         "LoadError": ValueError,
+        "SaveError": OSError,
         "EditError": ValueError,
         "EditNeverFired": ValueError,
         "EditChangedNothing": ValueError,
