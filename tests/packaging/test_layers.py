@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "analyses.steering",
     ),
     ("analyses.patching",),
-    ("analyses.datasets",),
+    ("analyses.datasets", "analyses.activations"),
     ("analyses.prompts", "analyses.metrics", "adapters"),
     ("cli",),
     ("testing",),
@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("plugins", "interventions"),
     ("points",),
     ("seams",),
-    ("errors", "arrays", "display", "tokens", "machine", "moved", "pocket"),
+    ("errors", "arrays", "display", "files", "tokens", "machine", "moved", "pocket"),
 )
 #: The fronts of packages hand out names when they are asked for one: they may be imported by all,
 #: and import nothing of a room at once but what is listed.
