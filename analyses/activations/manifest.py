@@ -226,7 +226,10 @@ def read_manifest(folder: Path) -> Manifest:
     content = read_json(path)
     more = ("tokens", "shards", "statistics", "versions")
     try:
-        plan = Plan.from_json({k: v for k, v in content.items() if k not in more}, path)
+        shared = content
+        if isinstance(content, dict):
+            shared = {name: value for name, value in content.items() if name not in more}
+        plan = Plan.from_json(shared, path)
         made = Manifest(
             plan=plan,
             tokens=content["tokens"],

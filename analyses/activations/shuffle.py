@@ -24,7 +24,7 @@ BLOCKS = 64
 Index = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
     """Rows `start` to `stop` of a shard."""
 
