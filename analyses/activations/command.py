@@ -67,6 +67,9 @@ def harvest_command(
     estimate: Annotated[
         bool, typer.Option("--estimate", metavar="", help="Say how much it would be, and stop.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", metavar="", help="No estimate and no progress bar.")
+    ] = False,
     model: ModelName = POCKET,
     json: Json = False,
 ) -> None:
@@ -94,7 +97,7 @@ def harvest_command(
         else:
             output().print(str(found))
         return
-    store = harvest(loaded, texts, points, folder, **options)
+    store = harvest(loaded, texts, points, folder, verbose=not quiet, **options)
     if json:
         statistics = {key: vars(found) for key, found in store.statistics.items()}
         print_json({"folder": str(folder), "tokens": store.tokens, "statistics": statistics})

@@ -12,7 +12,7 @@ from .passes import Passes
 from .plan import Plan
 
 #: With fewer passes than this, timing some of them first is not worth it.
-WORTH_TIMING = 16
+WORTH_TIMING = 60
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,7 @@ class Estimate:
         tokens: Tokens that the model reads.
         shards: Files.
         bytes: Room that the store takes, at most (excluded tokens take none).
-        seconds: Time of the forward passes, from a few that were timed; None if there are only
-            a few.
+        seconds: Time of the forward passes, from one that was timed; None if there are only a few.
         points: Number of points.
     """
 
@@ -51,14 +50,14 @@ def estimated(plan: Plan, seconds_per_row: float | None, rows: int, processes: i
     return Estimate(tokens, plan.shards, size, seconds, len(plan.points))
 
 
-def seconds_per_row(passes: Passes, plan: Plan) -> float | None:
-    """Time of a forward pass over one row; None if there are too few rows to try it first."""
-    if plan.rows < WORTH_TIMING * plan.batch_size:
+def seconds_per_row(passes: Passes, plan: Plan, rows: int) -> float | None:
+    """Time of a forward pass over one row; None if `rows` are too few to try it first."""
+    if rows < WORTH_TIMING * plan.batch_size:
         return None
     tokens = np.zeros((plan.batch_size, plan.context), dtype=np.int32)
     kept = np.ones(tokens.shape, dtype=np.bool_)
     best = float("inf")
-    for _ in range(3):
+    for _ in range(2):
         started = time.perf_counter()
         mx.eval(passes.start(tokens, kept).arrays())
         best = min(best, time.perf_counter() - started)

@@ -131,7 +131,8 @@ def harvest(
         passes = Passes(model, list(plan.points), plan.dtype)
         if mine:
             rows = sum(len(plan.rows_of(shard)) for shard in missing)
-            estimate = estimated(plan, seconds_per_row(passes, plan), rows, size)
+            pace = seconds_per_row(passes, plan, rows) if verbose else None
+            estimate = estimated(plan, pace, rows, size)
             _check_room(folder, estimate, len(missing) / plan.shards)
             with Progress(plan, mine, estimate, rank, size, shown=verbose) as progress:
                 compute(passes, plan, folder, mine, rank, progress)
@@ -156,7 +157,7 @@ def estimate_harvest(
 ) -> Estimate:
     """How large the store of a harvest would be and how long one process would compute.
 
-    Reads all the texts and times two forward passes; writes nothing.
+    Reads all the texts and times a few forward passes; writes nothing.
 
     Args:
         model, texts, points: As in `harvest`, and so are the others.
@@ -176,7 +177,7 @@ def estimate_harvest(
     source = documents(texts, field=field, split=split)
     plan = prepare(model, planned(model, settings), source, None)
     passes = Passes(model, list(plan.points), plan.dtype)
-    return estimated(plan, seconds_per_row(passes, plan), plan.rows, 1)
+    return estimated(plan, seconds_per_row(passes, plan, plan.rows), plan.rows, 1)
 
 
 def _folder(given: str | Path) -> Path:

@@ -46,7 +46,8 @@ def documents(texts: Texts, *, field: str = "text", split: str = "paragraph") ->
         try:
             check_file(path)
         except LoadError as error:
-            raise LoadError(f"{error} A text itself goes into a list: [{'…'!r}].") from error
+            hint = " If this is a text, put it into a list." if " " in str(texts) else ""
+            raise LoadError(f"{error}{hint}") from error
         if path.suffix.lower() in JSON_LINES:
             return _of_rows(_json_lines(path), field, str(path))
         return _of_file(path, split)

@@ -289,9 +289,9 @@ def test_a_disk_without_room_is_told_before(make: Make, monkeypatch: pytest.Monk
 
 
 def test_the_estimate_holds(pocket: InterpretableModel, texts: list[str], make: Make) -> None:
-    options = {k: v for k, v in SMALL.items() if k != "verbose"} | {"batch_size": 3}
+    options = {k: v for k, v in SMALL.items() if k != "verbose"} | {"batch_size": 1, "context": 8}
     found = estimate_harvest(pocket, texts, POINTS, **options)
-    store = make(points=POINTS)
+    store = make(points=POINTS, context=8)
     plan = store.manifest.plan
     assert plan.data is not None
     assert (found.tokens, found.shards) == (plan.data.tokens, plan.shards)
