@@ -16,7 +16,7 @@ from mlxray.points.vocabulary import AddressLike
 
 from .estimate import Estimate, estimated, seconds_per_row
 from .lock import locked
-from .manifest import finished, write_manifest
+from .manifest import finished, record_path, write_manifest
 from .passes import Passes
 from .plan import Plan, check_same, planned, read_plan, settings_from
 from .prepare import check_data, prepare
@@ -215,15 +215,14 @@ def _complete(folder: Path, plan: Plan, rank: int, changed: bool) -> None:
     while True:
         if (folder / "manifest.json").exists() and not changed:
             return
-        records = [finished(folder, plan, shard) for shard in range(plan.shards)]
-        whole = [record for record in records if record is not None]
-        if len(whole) == plan.shards:
-            write_manifest(folder, plan, whole, rank)
+        there = [record_path(folder, shard).exists() for shard in range(plan.shards)]
+        if all(there):
+            write_manifest(folder, plan, rank)
             return
-        if len(whole) > done:
-            done, since = len(whole), time.monotonic()
+        if sum(there) > done:
+            done, since = sum(there), time.monotonic()
         if time.monotonic() - since > PATIENCE:
-            missing = [shard for shard, record in enumerate(records) if record is None]
+            missing = [shard for shard, known in enumerate(there) if not known]
             raise AnalysisError(
                 f"waited {PATIENCE:.0f} s for shards {missing} of the other processes. If they "
                 "have stopped, start the harvest again: it goes on where it stopped."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +68,12 @@ class Totals:
     vector: npt.NDArray[np.float64]
     norms: float = 0.0
     squares: float = 0.0
+
+    def add(self, other: Totals) -> None:
+        """Count the rows of `other` too."""
+        self.vector += other.vector
+        self.norms += other.norms
+        self.squares += other.squares
 
     def as_json(self) -> dict[str, Any]:
         """Exact: the vector as base64 of its bytes."""
@@ -174,37 +179,41 @@ def statistics_tensors(plan: Plan) -> Tensors:
     return {key: ("F32", (width,)) for key, width in plan.points.items()}
 
 
-def write_manifest(folder: Path, plan: Plan, records: Sequence[Record], owner: int) -> None:
+def write_manifest(folder: Path, plan: Plan, owner: int) -> None:
     """Write the means and then the manifest, which finishes the store.
 
     Raises:
         InputError: if no token is left to store.
+        LoadError: if a shard is not finished.
         SaveError: if the system cannot write.
     """
-    count = sum(record.tokens for record in records)
+    totals = {key: Totals(np.zeros(width)) for key, width in plan.points.items()}
+    shards, versions = [], {}
+    for number in range(plan.shards):  # one record at a time: there may be many
+        record = finished(folder, plan, number)
+        if record is None:
+            raise LoadError(f"shard {number} of {str(folder)!r} is damaged: harvest again.")
+        for key, total in totals.items():
+            total.add(record.totals[key])
+        shards.append(Shard(record.tokens, record.bytes, record.sha256))
+        versions[json.dumps(record.versions, sort_keys=True)] = record.versions
+    count = sum(shard.tokens for shard in shards)
     if not count:
         raise InputError("every token is excluded: there is nothing to store.")
-    statistics = {}
     means = ShardWriter(folder / "statistics.safetensors", statistics_tensors(plan), owner)
     try:
-        for key in plan.points:
-            parts = [record.totals[key] for record in records]
-            vector = np.sum([part.vector for part in parts], axis=0) / count
-            means.write(key, vector.astype(np.float32).view(np.uint32))
-            norms = sum(part.norms for part in parts) / count
-            squares = sum(part.squares for part in parts) / count
-            statistics[key] = PointStatistics(norms, squares)
+        for key, total in totals.items():
+            means.write(key, (total.vector / count).astype(np.float32).view(np.uint32))
         means.finish()
-    except BaseException:
-        means.abandon()
-        raise
-    distinct = list({json.dumps(r.versions, sort_keys=True): r.versions for r in records}.values())
+    finally:
+        means.abandon()  # does nothing to a finished file
+    statistics = {k: PointStatistics(t.norms / count, t.squares / count) for k, t in totals.items()}
     content = {
         **plan.as_json(),
         "tokens": count,
         "statistics": {key: asdict(found) for key, found in statistics.items()},
-        "versions": distinct,
-        "shards": [{"tokens": r.tokens, "bytes": r.bytes, "sha256": r.sha256} for r in records],
+        "versions": list(versions.values()),
+        "shards": [asdict(shard) for shard in shards],
     }
     write_text(folder / "manifest.json", json.dumps(content, indent=1) + "\n")
 

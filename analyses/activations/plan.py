@@ -57,33 +57,24 @@ class Settings:
         if self.packing not in PACKINGS:
             raise InputError(f"packing={self.packing!r}: it is one of {', '.join(PACKINGS)}.")
         for name, least in (("context", 2), ("batch_size", 1), ("tokens_per_shard", 1)):
-            value = whole_number(getattr(self, name), name)
+            value = getattr(self, name)
             if value < least:
                 raise InputError(f"{name}={value}: it is at least {least}.")
-        if self.max_tokens is not None:
-            limit = whole_number(self.max_tokens, "max_tokens")
-            if limit < self.context:
-                raise InputError(
-                    f"max_tokens={limit} is less than one row of context={self.context} tokens; "
-                    "leave it out to read all."
-                )
+        if self.max_tokens is not None and self.max_tokens < self.context:
+            raise InputError(
+                f"max_tokens={self.max_tokens} is less than one row of context={self.context} "
+                "tokens; leave it out to read all."
+            )
         for word in self.exclude:
             if isinstance(word, str) and word not in EXCLUDABLE:
                 raise InputError(
                     f"exclude: {word!r} is none of {', '.join(EXCLUDABLE)}, and no token id."
                 )
-            if not isinstance(word, str):
-                whole_number(word, "a token id in exclude")
 
     @property
     def rows_per_shard(self) -> int:
         """Rows of tokens that a full shard is made of."""
         return max(1, self.tokens_per_shard // self.context)
-
-    @property
-    def max_rows(self) -> int | None:
-        """Rows that may be read."""
-        return None if self.max_tokens is None else self.max_tokens // self.context
 
 
 @dataclass(frozen=True)
@@ -283,6 +274,10 @@ def settings_from(points: Sequence[AddressLike], options: dict[str, Any]) -> Set
     if isinstance(points, str) or not isinstance(points, Sequence):
         raise InputError(f"points is a list of addresses, such as [{points!r}].")
     exclude = options.pop("exclude")
-    words = (exclude,) if isinstance(exclude, (str, int)) else tuple(exclude)
+    given = (exclude,) if isinstance(exclude, (str, int)) else tuple(exclude)
+    words = [w if isinstance(w, str) else whole_number(w, "a token in exclude") for w in given]
+    for name in ("context", "batch_size", "tokens_per_shard", "max_tokens"):
+        if options[name] is not None or name != "max_tokens":
+            options[name] = whole_number(options[name], name)
     addresses = tuple(tuple(p) if isinstance(p, list) else p for p in points)
-    return Settings(points=addresses, exclude=words, **options)
+    return Settings(points=addresses, exclude=tuple(words), **options)

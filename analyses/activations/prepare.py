@@ -128,9 +128,8 @@ def _write(folder: Path | None, plan: Plan, rows: int, contexts: Contexts, owner
         for name in LABELS[:3]:
             writer.write(name, getattr(contexts, name))
         writer.finish()
-    except BaseException:
-        writer.abandon()
-        raise
+    finally:
+        writer.abandon()  # does nothing to a finished file
 
 
 def read_contexts(folder: Path, plan: Plan, shard: int) -> Contexts:

@@ -27,7 +27,7 @@ from .prepare import read_contexts
 from .shard_file import ShardWriter
 
 #: Passes whose rows may wait to be written.
-WAITING = 4
+WAITING = 2
 
 
 class Progress:
@@ -172,10 +172,8 @@ def _finish(
         norms = number(sums.norms)
         if not np.isfinite(norms):
             raise _not_finite(step, key, plan)
-        total = shard.totals[key]
-        total.vector += np.asarray(sums.vector)
-        total.norms += norms
-        total.squares += number(sums.squares)
+        vector = np.array(sums.vector, dtype=np.float64)
+        shard.totals[key].add(Totals(vector, norms, number(sums.squares)))
     rows = {key: np.asarray(made) for key, made in step.made.rows.items()}
 
     def write() -> None:
