@@ -136,7 +136,7 @@ def harvest(
             _check_room(folder, estimate, len(missing) / plan.shards)
             with Progress(plan, mine, estimate, rank, size, shown=verbose) as progress:
                 compute(passes, plan, folder, mine, rank, progress)
-        _complete(folder, plan, rank, bool(missing))
+        _complete(folder, plan, rank, PATIENCE if size > 1 else 0.0, changed=bool(missing))
     return ActivationStore(folder)
 
 
@@ -209,7 +209,7 @@ def _check_room(folder: Path, estimate: Estimate, share: float) -> None:
         )
 
 
-def _complete(folder: Path, plan: Plan, rank: int, changed: bool) -> None:
+def _complete(folder: Path, plan: Plan, rank: int, patience: float, *, changed: bool) -> None:
     """Write the manifest once all shards are there; whichever process sees that first does it."""
     done, since = -1, time.monotonic()
     while True:
@@ -221,10 +221,10 @@ def _complete(folder: Path, plan: Plan, rank: int, changed: bool) -> None:
             return
         if sum(there) > done:
             done, since = sum(there), time.monotonic()
-        if time.monotonic() - since > PATIENCE:
+        if time.monotonic() - since > patience:
             missing = [shard for shard, known in enumerate(there) if not known]
             raise AnalysisError(
-                f"waited {PATIENCE:.0f} s for shards {missing} of the other processes. If they "
+                f"waited {patience:.0f} s for shards {missing} of the other processes. If they "
                 "have stopped, start the harvest again: it goes on where it stopped."
             )
         time.sleep(POLL)
