@@ -42,7 +42,7 @@ class Window:
 
     Attributes:
         blocks: As they lie in the buffer, one after the other.
-        order: The order in which the buffer's rows come; made when asked for.
+        seed: Of the order in which the buffer's rows come.
     """
 
     blocks: tuple[Block, ...]

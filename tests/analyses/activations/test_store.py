@@ -83,6 +83,10 @@ def test_a_batch_is_mixed_from_all_over_the_store() -> None:
     assert sum(map(len, found)) == 200_000
     assert max(map(len, found)) <= 10_000
     assert np.mean([len({b.shard for b in window.blocks}) for window in found]) > 15
+    again = list(windows(rows, 10_000, seed=0, epoch=1))
+    assert [window.blocks for window in again] != [window.blocks for window in found]
+    orders = [tuple(window.order()[:50]) for window in found + again]
+    assert len(set(orders)) == len(orders)
     order = found[0].order()
     assert sorted(order) == list(range(len(found[0])))
     # The first batch of 1024 draws from nearly all blocks of the window.
