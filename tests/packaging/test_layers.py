@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "analyses.steering",
     ),
     ("analyses.patching",),
-    ("analyses.datasets",),
+    ("analyses.datasets", "analyses.activations"),
     ("analyses.prompts", "analyses.patience", "analyses.metrics", "adapters"),
     ("cli",),
     ("testing",),
