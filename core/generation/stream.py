@@ -11,6 +11,7 @@ from weakref import proxy
 import mlx.core as mx
 
 from ..arrays import number, start_evaluating
+from ..checks.arguments import count
 from ..errors import AnalysisError, EditError, InputError
 from ..loading.stops import tokenizer_stops
 from ..points.vocabulary import AddressLike, addresses
@@ -19,7 +20,7 @@ from ..seams.edits import EditReport
 from ..seams.positions import cached_tokens
 from .passes import Pass, Passes
 from .prompts import Prompt, context_length, prompt_ids
-from .sampling import Choice, Chooser, Sampling, check_count
+from .sampling import Choice, Chooser, Sampling
 from .text import TextStream, stop_list
 
 #: ``callback(step, token_id, logits)``, logits (V,); True ends the generation.
@@ -78,7 +79,7 @@ class Generation(Iterator[GenerationStep]):
     """
 
     def __init__(self, model: WrappedModel, prompt: Prompt, options: Options) -> None:
-        check_count("max_tokens", options.max_tokens, 1)
+        count(options.max_tokens, "max_tokens", least=1)
         self.options = options
         self.edits: list[EditReport] = []
         self.prompt_tokens = prompt_ids(model, prompt)
@@ -210,7 +211,5 @@ def _room(model: WrappedModel, ids: list[int], cache: list[Any] | None) -> int |
 
 def _stop_tokens(model: WrappedModel, asked: frozenset[int] | None) -> frozenset[int]:
     if asked is not None:
-        for token in asked:
-            check_count("a stop token", token, 0)
-        return asked
+        return frozenset(count(token, "a stop token", least=0) for token in asked)
     return tokenizer_stops(model.tokenizer)

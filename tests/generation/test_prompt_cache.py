@@ -10,7 +10,7 @@ from mlx_lm.models import llama
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, make_prompt_cache
 
 from mlxray import InterpretableModel
-from mlxray.errors import EditError
+from mlxray.errors import EditError, InputError
 from mlxray.generation import Where
 from mlxray.interventions import scale
 from mlxray.testing.zoo import small_model
@@ -71,6 +71,15 @@ def test_a_continuation_equals_the_whole_prompt(model: InterpretableModel, how: 
     whole = model.generate([*PROMPT, *first.tokens, *MORE], **options)
     assert found.tokens == whole.tokens
     assert mx.allclose(found.token_logits, whole.token_logits, atol=1e-3).item()
+
+
+@pytest.mark.parametrize("count", [-1, 1])
+def test_caches_of_another_number_of_layers_are_refused(model: InterpretableModel, count: int):
+    caches = make_prompt_cache(model.model)
+    caches = caches[:count] if count < 0 else [*caches, KVCache()]
+    with pytest.raises(InputError, match=rf"has {len(caches)} caches"):
+        model.generate(PROMPT, 2, prompt_cache=caches)
+    assert all(cache.offset == 0 for cache in caches)
 
 
 def test_the_context_ends_it(model: InterpretableModel):
