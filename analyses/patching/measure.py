@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel, Metric, registry
 from mlxray.arrays import nested, number
+from mlxray.display import counted
 from mlxray.errors import AnalysisError, InputError, nearest
 from mlxray.tokens import Batch
 
@@ -93,9 +94,13 @@ class Measure:
         return value.reshape(())
 
     def _lazy(self, logits: mx.array) -> mx.array:
-        rows: mx.array = self.metric(
-            logits, self.clean, self.corrupted, **self.options, per_example=True
-        )
+        rows = self.metric(logits, self.clean, self.corrupted, **self.options, per_example=True)
+        if not isinstance(rows, mx.array) or rows.shape != logits.shape[:1]:
+            kind = f"shape {rows.shape}" if isinstance(rows, mx.array) else type(rows).__name__
+            raise InputError(
+                f"metric {self.name!r} gives {kind} for {counted(logits.shape[0], 'patched run')}, "
+                "not one number for each: give it the tokens of one pair of prompts."
+            )
         return rows
 
     def _one(self, logits: mx.array) -> float:
@@ -175,11 +180,13 @@ def bind(
             is averaged over pairs.
 
     Raises:
-        InputError: if it refuses its keywords or gives no finite number, or a token given as
-            text is several tokens.
+        InputError: if it refuses its keywords or gives no finite number, or several of them, or a
+            token given as text is several tokens.
         AnalysisError: if the metric says that it is undefined for these two runs.
         PluginError: if there is no metric of that name.
     """
+    if wrong := [key for key in options or {} if not isinstance(key, str)]:
+        raise InputError(f"the keywords of a metric are texts; got {wrong[0]!r}.")
     found = get_metric(metric)
     named = inspect.signature(function_of(found)).parameters
     name = str(getattr(found, "name", getattr(found, "__name__", repr(found))))

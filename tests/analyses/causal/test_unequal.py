@@ -23,7 +23,7 @@ CALLS = {
     "activation_patching": {"component": "mlp"},
     "attribution_patching": {"component": "resid_post"},
     "attribution_map": {"components": ["resid_post", "z"]},
-    "edge_attribution_patching": {"metric": "l2"},
+    "edge_attribution_patching": {"metric": "l2", "steps": 2},
     "path_patching": {"sender": "embed", "receiver": "m1"},
     "acdc": {"threshold": 0.03},
     "causal_trace": {},
