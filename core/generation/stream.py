@@ -119,10 +119,11 @@ class Generation(Iterator[GenerationStep]):
         if self._room is not None:
             limit = min(limit, self._room)
         # A callback may change what edits do, so the next pass waits for it.
-        ahead = self.options.callback is None and self._passes.can_rewind
+        passes = self._passes  # held: a stream that is dropped is gone when this ends
+        ahead = self.options.callback is None and passes.can_rewind
         given = None
         try:
-            done, choice = self._launch(self._passes.prompt(), None)
+            done, choice = self._launch(passes.prompt(), None)
             for index in range(limit):
                 given, following = index, None
                 if ahead and index + 1 < limit:
@@ -135,8 +136,8 @@ class Generation(Iterator[GenerationStep]):
                 if index % TIDY == TIDY - 1:
                     mx.clear_cache()
         finally:
-            self._passes.rewind(given)
-        edits = self._passes.edits
+            passes.rewind(given)
+        edits = passes.edits
         for edit, tally in zip(edits, done.tallies, strict=True):
             edit.close(tally)
         self.edits = [edit.report() for edit in edits]

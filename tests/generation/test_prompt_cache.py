@@ -100,6 +100,22 @@ def test_a_stream_left_early(model: InterpretableModel, steps: int):
     assert found.tokens == model.generate(PROMPT, steps + 3).tokens[steps:]
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_stream_that_is_dropped(model: InterpretableModel, steps: int):
+    cache = make_prompt_cache(model.model)
+    for step in model.stream_generate(PROMPT, 20, prompt_cache=cache, stop_tokens=[]):
+        if step.index + 1 == steps:
+            break
+    assert {c.offset for c in cache} == {len(PROMPT) + steps - 1}
+    again = make_prompt_cache(model.model)
+    stream = model.stream_generate(PROMPT, 20, prompt_cache=again, stop_tokens=[])
+    for _ in range(steps):
+        next(stream)
+    del stream
+    assert {c.offset for c in again} == {len(PROMPT) + steps - 1}
+
+
 @pytest.mark.parametrize("kind", [KVCache, lambda: QuantizedKVCache(32, 8)], ids=["plain", "8 bit"])
 @pytest.mark.parametrize("broken", [0, 2])
 def test_a_generation_that_fails(kind: Any, broken: int):
