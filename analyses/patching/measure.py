@@ -151,7 +151,7 @@ class Measure:
         if abs(self.gap) <= self.resolution:
             raise AnalysisError(
                 f"metric {self.name!r} finds both runs alike ({self.ends[0]:g} and "
-                f"{self.ends[1]:g}): nothing to bring back. Both give the same as far as the "
+                f"{self.ends[1]:g}): nothing to recover. Both give the same as far as the "
                 f"rounding of {self.clean.dtype} logits allows to tell."
             )
 
@@ -321,7 +321,7 @@ def check_apart(
     same = mx.array_equal(batches[0].ids[:, : end + 1], batches[1].ids[:, : end + 1]).item()
     if same and alike(clean, corrupted):
         raise AnalysisError(
-            f"both prompts give the same logits at position {position}: nothing to bring back. "
+            f"both prompts give the same logits at position {position}: nothing to recover. "
             "Their tokens differ after it only."
         )
 

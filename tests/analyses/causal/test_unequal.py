@@ -1,4 +1,4 @@
-"""Prompts of different length: refused with the mend, or trimmed where one asks for it."""
+"""Prompts of different length: refused with what to do, or trimmed where one asks for it."""
 
 import warnings
 
