@@ -1,4 +1,4 @@
-"""Typed errors. Each message names the fault and the nearest right thing."""
+"""Typed errors. Each message says what went wrong and names the nearest right thing."""
 
 from __future__ import annotations
 

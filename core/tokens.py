@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from .arrays import evaluate
 from .checks.arguments import whole_number
 from .errors import InputError, TokenizerMissing
 from .pieces import Pieces
@@ -221,6 +222,7 @@ class Tokens:
         import numpy as np
 
         if isinstance(inputs, mx.array):
+            evaluate(inputs)  # or say so, if only another thread can
             integers = mx.issubdtype(inputs.dtype, mx.integer)
         else:
             inputs = np.asarray(inputs)

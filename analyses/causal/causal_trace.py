@@ -1,4 +1,4 @@
-"""Patching by hand: register places, then see what all of them together bring back."""
+"""Patching by hand: register places, then see what all of them together recover."""
 
 from __future__ import annotations
 

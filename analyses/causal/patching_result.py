@@ -1,4 +1,4 @@
-"""What patching found: how much of the clean behaviour each place brings back."""
+"""What patching found: how much of the clean behaviour each place recovers."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
         return list(itertools.product(self.layers, *map(range, sizes)))
 
     def summary(self) -> str:
-        """The place that brings back most."""
+        """The place that recovers most."""
         place, effect = self.top_components(1)[0]
         share = (effect - self.corrupted_score) / (self.clean_score - self.corrupted_score)
         over = f", mean of {self.pairs} pairs" if self.pairs > 1 else ""
         return self.warned(
-            f"patching {self.component}: {self._name(place)} brings back the most "
+            f"patching {self.component}: {self._name(place)} recovers the most "
             f"({share:.0%} by {self.metric_name}{over})"
         )
 

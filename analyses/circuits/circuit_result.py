@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlxray.display import counted
+from mlxray.errors import InputError
 from mlxray.results.base import AnalysisResult
 
 from .edge_table import Edge, EdgeTable
@@ -169,10 +170,10 @@ class EdgeScoresResult(AnalysisResult):
             threshold: The least absolute score.
 
         Raises:
-            ValueError: if both or neither is given.
+            InputError: if both or neither is given.
         """
         if (edges is None) == (threshold is None):
-            raise ValueError("give edges=… or threshold=…, one of them.")
+            raise InputError("give edges=… or threshold=…, one of them.")
         chosen = self.top(edges) if edges is not None else self._table.reaching(threshold or 0.0)
         return CircuitResult(connected(chosen), threshold, len(self.scores), method=self.method)
 

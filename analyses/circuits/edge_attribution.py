@@ -8,8 +8,9 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arrays import evaluate, start_evaluating
+from mlxray.arrays import evaluate, number, start_evaluating
 from mlxray.checks.arguments import count
+from mlxray.errors import AnalysisError
 
 from ..causal.attribution.estimates import MOST_STEPS
 from ..datasets.prompts import UnequalPair, pair
@@ -45,6 +46,9 @@ def edge_scores(
 
     Returns:
         (receivers, senders), zero where the receiver cannot read the sender.
+
+    Raises:
+        AnalysisError: if all of them are zero.
     """
     total = mx.zeros((len(graph.receivers), len(graph.senders)))
     for step in range(steps):
@@ -64,7 +68,23 @@ def edge_scores(
         evaluate(total)
     scores = total / steps * graph.mask()
     evaluate(scores)
+    _check_slope(scores, measure)
     return scores
+
+
+#: Share of the metric's gap below which the largest score counts as zero.
+FLAT = 2e-5
+
+
+def _check_slope(scores: mx.array, measure: Measure) -> None:
+    """Refuse scores that are all zero, or no more than rounding."""
+    largest = number(mx.max(mx.abs(scores)))
+    if largest <= FLAT * abs(measure.gap):
+        raise AnalysisError(
+            f"every edge scores zero: {measure.name!r} has no slope at the clean run, where a "
+            "distance from it is least. Give a metric that has one, such as logit_diff, or "
+            "average the gradient along the way to the corrupted run: steps=5."
+        )
 
 
 #: Bytes of float32 that one product of gradients and changes may take.
@@ -139,6 +159,8 @@ def edge_attribution_patching(
 
     Raises:
         InputError: for prompts that do not pair, or a metric without a gradient.
+        AnalysisError: if the metric does not change with any edge, as a distance from the clean
+            run does not where `steps` is 1.
         PointAbsent: if the model's heads do not write to the residual stream each on its own.
     """
     steps = count(steps, "steps", most=MOST_STEPS)

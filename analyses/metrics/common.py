@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from mlxray.arrays import number
+from mlxray.checks.arguments import whole_numbers
 from mlxray.errors import AnalysisError, InputError
 
 Position = int | Sequence[int]
@@ -47,7 +48,7 @@ def _rows(logits: mx.array, position: Position) -> mx.array:
     if logits.ndim < 3:
         return logits.astype(mx.float32).reshape(1, -1)
     batch, tokens, _ = logits.shape
-    wanted = _integers(position)
+    wanted = whole_numbers(position, "position")
     if len(wanted) > 1 and batch not in (1, len(wanted)):
         raise InputError(f"{len(wanted)} positions were given for {batch} rows of logits.")
     for each in wanted:
@@ -69,7 +70,7 @@ def token_column(rows: mx.array, token: int | Sequence[int], name: str) -> mx.ar
     Raises:
         InputError: if an id is outside the vocabulary, or their number does not fit.
     """
-    ids = _integers(token)
+    ids = whole_numbers(token, name)
     for each in ids:
         if not 0 <= each < rows.shape[1]:
             raise InputError(f"{name}={each} is outside the vocabulary (0 to {rows.shape[1] - 1}).")
@@ -83,14 +84,6 @@ def picked(rows: mx.array, index: mx.array) -> mx.array:
     count = max(rows.shape[0], index.shape[0])
     rows = mx.broadcast_to(rows, (count, rows.shape[1]))
     return mx.take_along_axis(rows, mx.broadcast_to(index, (count,))[:, None], axis=1)[:, 0]
-
-
-def _integers(given: int | Sequence[int]) -> list[int]:
-    if isinstance(given, str):
-        raise InputError(f"a token or a position is a number here, not text: {given!r}.")
-    if isinstance(given, int) or getattr(given, "ndim", 1) == 0:
-        return [int(given)]  # type: ignore[arg-type]
-    return [int(each) for each in given]
 
 
 def recovered(

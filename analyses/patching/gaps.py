@@ -46,7 +46,7 @@ def check_gaps(measures: Sequence[Measure], normalize: Normalize = "mean") -> No
     if abs(mean) <= noise:
         raise AnalysisError(
             f"metric {measures[0].name!r} finds both runs alike on the mean of {len(measures)} "
-            f"pairs (mean gap {mean:.2g}): nothing to bring back."
+            f"pairs (mean gap {mean:.2g}): nothing to recover."
         )
 
 

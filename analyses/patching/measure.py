@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel, Metric, registry
 from mlxray.arrays import nested
+from mlxray.display import counted
 from mlxray.errors import AnalysisError, InputError, nearest
 from mlxray.tokens import Batch
 
@@ -93,9 +94,13 @@ class Measure:
         return value.reshape(())
 
     def _lazy(self, logits: mx.array) -> mx.array:
-        rows: mx.array = self.metric(
-            logits, self.clean, self.corrupted, **self.options, per_example=True
-        )
+        rows = self.metric(logits, self.clean, self.corrupted, **self.options, per_example=True)
+        if not isinstance(rows, mx.array) or rows.shape != logits.shape[:1]:
+            kind = f"shape {rows.shape}" if isinstance(rows, mx.array) else type(rows).__name__
+            raise InputError(
+                f"metric {self.name!r} gives {kind} for {counted(logits.shape[0], 'patched run')}, "
+                "not one number for each: give it the tokens of one pair of prompts."
+            )
         return rows
 
     def _one(self, logits: mx.array) -> float:
@@ -148,7 +153,7 @@ class Measure:
         if abs(self.gap) <= self.resolution:
             raise AnalysisError(
                 f"metric {self.name!r} finds both runs alike ({self.ends[0]:g} and "
-                f"{self.ends[1]:g}): nothing to bring back. Both give the same as far as the "
+                f"{self.ends[1]:g}): nothing to recover. Both give the same as far as the "
                 f"rounding of {self.clean.dtype} logits allows to tell."
             )
 
@@ -177,11 +182,13 @@ def bind(
             is averaged over pairs.
 
     Raises:
-        InputError: if it refuses its keywords or gives no finite number, or a token given as
-            text is several tokens.
+        InputError: if it refuses its keywords or gives no finite number, or several of them, or a
+            token given as text is several tokens.
         AnalysisError: if the metric says that it is undefined for these two runs.
         PluginError: if there is no metric of that name.
     """
+    if wrong := [key for key in options or {} if not isinstance(key, str)]:
+        raise InputError(f"the keywords of a metric are texts; got {wrong[0]!r}.")
     found = get_metric(metric)
     named = inspect.signature(function_of(found)).parameters
     name = str(getattr(found, "name", getattr(found, "__name__", repr(found))))
@@ -316,7 +323,7 @@ def check_apart(
     same = mx.array_equal(batches[0].ids[:, : end + 1], batches[1].ids[:, : end + 1]).item()
     if same and alike(clean, corrupted):
         raise AnalysisError(
-            f"both prompts give the same logits at position {position}: nothing to bring back. "
+            f"both prompts give the same logits at position {position}: nothing to recover. "
             "Their tokens differ after it only."
         )
 

@@ -1,4 +1,4 @@
-"""What of the base run a patched run can take over: layers, and positions.
+"""Which layers and positions of the base run a patched run can reuse.
 
 A row can join a pass at a later layer with the base run's residual stream, if a block reads
 nothing else of the blocks before it. And in a causal model a patch at position p changes nothing

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from ..errors import InputError
@@ -85,6 +85,24 @@ def whole_number(value: Any, name: str) -> int:
         InputError: if it is none; `name` says of what.
     """
     found: int = converted(value, int, name)
+    return found
+
+
+def whole_numbers(values: Any, name: str) -> list[int]:
+    """One integer, or a list or an array of them, as Python's own.
+
+    Raises:
+        InputError: if there are none, or one is no integer; `name` says of what.
+
+    >>> whole_numbers(3, "positions"), whole_numbers([0, -1], "positions")
+    ([3], [0, -1])
+    """
+    given = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        return [whole_number(given, name)]
+    found = [whole_number(each, f"each of {name}") for each in given]
+    if not found:
+        raise InputError(f"{name} got an empty list.")
     return found
 
 

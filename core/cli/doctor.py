@@ -42,7 +42,7 @@ def doctor(json: Json = False) -> None:
     for line in found.advice:
         console.print(Text.assemble(("→ ", "bold yellow"), show_text(line)))
     if not found.advice:
-        console.print("nothing to mend", style="green")
+        console.print("nothing to fix", style="green")
 
 
 def _facts(found: Examination) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What happens when something goes wrong: one line on stderr with the mend, and an exit code."""
+"""What happens when something goes wrong: one line on stderr, how to fix it, and an exit code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .terminal import errors, prepare_streams
 
 FAILED, WRONG, INTERRUPTED, UNREAD = 1, 2, 130, 141
 
-#: The user can mend these by giving something else; other errors are a failed run.
+#: The user can fix these by giving something else; other errors are a failed run.
 BAD_INPUT = (AdapterError, AddressError, InputError, LoadError, PluginError)
 
 
@@ -101,15 +101,15 @@ def guard(work: Callable[[], None], *, debug: bool) -> int:
 
 
 def message(error: BaseException) -> str:
-    """One line that names the fault and the mend."""
+    """One line that says what went wrong and how to fix it."""
     if is_usage(error):
         return usage_message(error)
     if isinstance(error, TokenizerMissing):
         return "text needs a tokenizer, and the model has none: add tokenizer.json to its folder."
     if isinstance(error, (*BAD_INPUT, SaveError)):
         return one_line(str(error))
-    if isinstance(error, ImportError) and (mend := missing_backend_message(error)):
-        return one_line(mend)
+    if isinstance(error, ImportError) and (advice := missing_backend_message(error)):
+        return one_line(advice)
     text = one_line(str(error))
     kind = type(error).__name__
     return f"{kind}: {text} (--debug shows where)" if text else f"{kind} (--debug shows where)"
@@ -128,7 +128,7 @@ def is_usage(error: BaseException) -> bool:
 
 
 def usage_message(error: Any) -> str:
-    """What the parser says, with the mend where it says none."""
+    """What the parser says, with how to fix it where it says nothing on that."""
     text = one_line(error.format_message()).rstrip(".")
     if "unexpected extra argument" in text:
         return f"{text}: put a text of several words in quotes."

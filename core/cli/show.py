@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,10 +90,7 @@ def show_result(
         print_json(result.to_json())
     else:
         console = output()
-        painter = None if drawing is None else terminal_visualizer(result)
-        if painter is not None:
-            console.print(painter(result, width=console.width, **(drawing or {})))
-        else:
+        if drawing is None or not _drawn(result, drawing):
             columns, rows = result.rows()
             console.print(table(columns, rows[: limit or None]))
             if limit and len(rows) > limit:
@@ -102,6 +100,29 @@ def show_result(
         options = picture if save.suffix.lower() in (".html", *PICTURES) else None
         written = result.save(save, **(options or {}))
         errors().print(f"wrote {show_text(str(written))}", soft_wrap=True)
+
+
+def _drawn(result: AnalysisResult, options: Mapping[str, Any]) -> bool:
+    """Print the terminal drawing of a result; False, with a warning if it failed, if none is."""
+    from ..errors import InputError
+    from ..plugins.registry import PluginWarning
+
+    painter, console = terminal_visualizer(result), output()
+    if painter is None:
+        return False
+    try:
+        console.print(painter(result, width=console.width, **options))
+    except InputError:  # an option that the result does not allow
+        raise
+    except Exception as error:  # noqa: BLE001  (a plugin's drawing; the table says the same)
+        warnings.warn(
+            f"the terminal drawing {painter.name!r} failed ({type(error).__name__}: {error}); "
+            "this is the table.",
+            PluginWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def terminal_visualizer(result: AnalysisResult) -> Visualizer | None:

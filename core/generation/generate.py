@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..arrays import evaluate
-from ..checks.arguments import checked
+from ..checks.arguments import checked, count
 from ..errors import InputError, TokenizerMissing
 from ..interventions import Interventions, as_pairs
 from ..points.vocabulary import AddressLike
@@ -17,7 +17,7 @@ from ..run.wrapped import WrappedModel
 from .chat import Message
 from .prompts import Prompt, is_chat, prompt_ids
 from .result import GenerationResult
-from .sampling import Sampling, check_count
+from .sampling import Sampling
 from .stream import Callback, Generation, Options
 
 
@@ -191,7 +191,7 @@ def generate_batch(
         raise InputError("generate_batch() takes a list of prompts; for one, use generate().")
     rows = _prompts(model, prompts)
     if seed is not None:
-        check_count("seed", seed, 0)
+        count(seed, "seed", least=0)
     stops = _ids(stop_tokens)
     return [
         generate(

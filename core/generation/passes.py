@@ -55,7 +55,7 @@ class Passes:
         allow_unchanged: Accept edits that change no number.
 
     Raises:
-        InputError: if the model takes no cache.
+        InputError: if the model takes no cache, or another number of them.
     """
 
     def __init__(
@@ -161,11 +161,17 @@ def _cache(model: WrappedModel, cache: list[Any] | None, use_cache: bool) -> Any
             f"{type(root).__name__} does not take mlx-lm's cache. Pass use_cache=False: every "
             "step then runs all tokens again."
         )
-    if cache is not None:
-        return cache
     from mlx_lm.models.cache import make_prompt_cache
 
-    return make_prompt_cache(root)
+    if cache is None:
+        return make_prompt_cache(root)
+    # Models go through layers and caches together, as far as the shorter list.
+    if makes and len(cache) != (wanted := len(make_prompt_cache(root))):
+        raise InputError(
+            f"prompt_cache has {len(cache)} caches, and this model takes {wanted}: make them "
+            "with mlx_lm.models.cache.make_prompt_cache(model.model)."
+        )
+    return cache
 
 
 def _point(key: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..arrays import held
+from ..checks.arguments import count
 from ..errors import InputError
 from ..run.trace import random_from
 
@@ -61,24 +62,18 @@ class Sampling:
         _check("temperature", self.temperature, "at least 0", lambda x: x >= 0)
         _check("top_p", self.top_p, "above 0 and at most 1", lambda x: 0 < x <= 1)
         _check("min_p", self.min_p, "from 0 to 1", lambda x: 0 <= x <= 1)
-        check_count("top_k", self.top_k, 0)
-        check_count("repetition_context", self.repetition_context, 1)
+        count(self.top_k, "top_k", least=0)
+        count(self.repetition_context, "repetition_context", least=1)
         if self.repetition_penalty is not None:
             _check("repetition_penalty", self.repetition_penalty, "above 0", lambda x: x > 0)
         if self.seed is not None:
-            check_count("seed", self.seed, 0)
+            count(self.seed, "seed", least=0)
 
 
 def _check(name: str, value: Any, allowed: str, holds: Callable[[float], bool]) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not holds(value):
         raise InputError(f"{name} is a number {allowed}; got {value!r}.")
-
-
-def check_count(name: str, value: Any, least: int) -> None:
-    """Raise InputError unless `value` is an integer of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is an integer, at least {least}; got {value!r}.")
 
 
 class Chooser:

@@ -11,6 +11,7 @@ from weakref import proxy
 import mlx.core as mx
 
 from ..arrays import number, start_evaluating
+from ..checks.arguments import count
 from ..errors import AnalysisError, EditError, InputError
 from ..loading.stops import tokenizer_stops
 from ..points.vocabulary import AddressLike, addresses
@@ -19,7 +20,7 @@ from ..seams.edits import EditReport
 from ..seams.positions import cached_tokens
 from .passes import Pass, Passes
 from .prompts import Prompt, context_length, prompt_ids
-from .sampling import Choice, Chooser, Sampling, check_count
+from .sampling import Choice, Chooser, Sampling
 from .text import TextStream, stop_list
 
 #: ``callback(step, token_id, logits)``, logits (V,); True ends the generation.
@@ -78,7 +79,7 @@ class Generation(Iterator[GenerationStep]):
     """
 
     def __init__(self, model: WrappedModel, prompt: Prompt, options: Options) -> None:
-        check_count("max_tokens", options.max_tokens, 1)
+        count(options.max_tokens, "max_tokens", least=1)
         self.options = options
         self.edits: list[EditReport] = []
         self.prompt_tokens = prompt_ids(model, prompt)
@@ -118,10 +119,11 @@ class Generation(Iterator[GenerationStep]):
         if self._room is not None:
             limit = min(limit, self._room)
         # A callback may change what edits do, so the next pass waits for it.
-        ahead = self.options.callback is None and self._passes.can_rewind
+        passes = self._passes  # held: a stream that is dropped is gone when this ends
+        ahead = self.options.callback is None and passes.can_rewind
         given = None
         try:
-            done, choice = self._launch(self._passes.prompt(), None)
+            done, choice = self._launch(passes.prompt(), None)
             for index in range(limit):
                 given, following = index, None
                 if ahead and index + 1 < limit:
@@ -134,8 +136,8 @@ class Generation(Iterator[GenerationStep]):
                 if index % TIDY == TIDY - 1:
                     mx.clear_cache()
         finally:
-            self._passes.rewind(given)
-        edits = self._passes.edits
+            passes.rewind(given)
+        edits = passes.edits
         for edit, tally in zip(edits, done.tallies, strict=True):
             edit.close(tally)
         self.edits = [edit.report() for edit in edits]
@@ -210,7 +212,5 @@ def _room(model: WrappedModel, ids: list[int], cache: list[Any] | None) -> int |
 
 def _stop_tokens(model: WrappedModel, asked: frozenset[int] | None) -> frozenset[int]:
     if asked is not None:
-        for token in asked:
-            check_count("a stop token", token, 0)
-        return asked
+        return frozenset(count(token, "a stop token", least=0) for token in asked)
     return tokenizer_stops(model.tokenizer)

@@ -6,10 +6,12 @@ every ``model*.safetensors`` of a folder in any order, and builds whatever confi
 
 from __future__ import annotations
 
+import glob
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +148,31 @@ def check_sizes(config: Mapping[str, Any], tensors: int, size: int) -> None:
             )
 
 
+def check_numbers(arguments: Any, folder: Path) -> None:
+    """Refuse numbers that config.json gives as text: mlx-lm hands them on to the first run.
+
+    Args:
+        arguments: What mlx-lm made of config.json, a dataclass; anything else is left alone.
+        folder: The checkpoint's, for the message.
+
+    Raises:
+        LoadError: if there is such a number.
+    """
+    if not is_dataclass(arguments) or isinstance(arguments, type):
+        return
+    for field in fields(arguments):
+        value, kind = getattr(arguments, field.name, None), str(field.type)
+        if isinstance(value, str) and "str" not in kind and re.search(r"\b(int|float)\b", kind):
+            where = str(folder / "config.json")
+            raise LoadError(f"{where!r}: {field.name} is a number; got the text {value!r:.80}.")
+
+
 @contextmanager
 def folder_of(folder: Path, shards: list[Path]) -> Iterator[Path]:
     """A folder in which mlx-lm finds these shards and no others: `folder`, or links to it."""
-    if sorted(folder.glob(SHARDS)) == sorted(shards):
+    # mlx-lm reads a path with brackets or stars in it as a pattern.
+    plain = glob.escape(str(folder)) == str(folder)
+    if plain and sorted(folder.glob(SHARDS)) == sorted(shards):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="mlxray-") as made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,9 @@ def extended(context: int, scaling: Mapping[str, Any]) -> int:
     whole.
     """
     factor, before = scaling.get("factor"), scaling.get("original_max_position_embeddings")
-    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not factor > 1:
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+        return context
+    if not 1 < factor < math.inf:
         return context
     if type(before) is int and before > 0:
         return max(context, int(before * factor))

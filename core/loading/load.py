@@ -77,6 +77,7 @@ def load(
             said = _line(error).replace(str(place), str(folder))
             raise LoadError(f"cannot load the model in {str(folder)!r}: {said}") from error
     quantisation.check_unpacked(model, folder)
+    checkpoint.check_numbers(getattr(model, "args", None), folder)
     if lora_path is not None:
         model = _fine_tuned(model, Path(lora_path).expanduser())
     if not any(

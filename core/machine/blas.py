@@ -65,7 +65,7 @@ def backends() -> set[str]:
 
 
 def missing_backend_message(error: ImportError) -> str | None:
-    """One line that mends a failed `import mlx.core`; None where MLX's own words must do."""
+    """One line on how to fix a failed `import mlx.core`; None where MLX's own words must do."""
     text = str(error)
     if "libmlx.so" in text and "undefined symbol" not in text:
         if found := sorted(backends()):

@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from ..arrays import arrays_of, evaluate
 from ..checks.annotations import shown
 from ..checks.arguments import Arguments
-from ..errors import InputError
+from ..errors import InputError, PluginError
 from ..points.dropout import refuse_dropout
 from ..points.layout import Layout
 from .result import Result
@@ -198,7 +198,13 @@ class Visualizer:
         except TypeError as error:
             known = [*inspect.signature(self.fn).parameters][1:]
             raise TypeError(f"{self.name}: {error}. Options: {', '.join(known)}.") from None
-        return self.fn(result, **options)
+        try:
+            drawn = self.fn(result, **options)
+        except (SystemExit, GeneratorExit) as error:
+            raise PluginError(f"visualizer {self.name!r} ended with {error!r}.") from error
+        if drawn is None:
+            raise PluginError(f"visualizer {self.name!r} returned None, not what it drew.")
+        return drawn
 
 
 def visualizer(

@@ -95,13 +95,15 @@ class Layout(Roles):
             AddressError: if nothing matches; the message names the nearest addresses.
             PointAbsent: if the vocabulary has the point and this model does not.
         """
-        try:
-            known = self._sites.get(address)
-        except TypeError:
-            known = None
+        # Python's own types only: True and 1.0 would find what is known of 1.
+        plain = type(address) is str or (
+            type(address) is tuple and [type(part) for part in address] == [str, int]
+        )
+        known = self._sites.get(address) if plain else None
         if known is None:
             known = self._find(address)
-            self._sites[address] = known
+            if plain:
+                self._sites[address] = known
         return known
 
     def _find(self, address: AddressLike) -> Site:

@@ -178,7 +178,7 @@ def parse(address: AddressLike) -> Address:
         name, layer = address
         try:
             return Address(name, layer.__index__())
-        except AttributeError:
+        except (AttributeError, TypeError):
             raise AddressError(f"the layer of {address!r} is not an integer.") from None
     if not isinstance(address, str) or not address:
         raise AddressError(

@@ -126,7 +126,7 @@ class AnalysisResult(Result):
         """Write the result: ``.json``, ``.md``, ``.html``, or ``.png``, ``.svg``, ``.pdf``.
 
         Raises:
-            ValueError: for another ending.
+            InputError: for another ending.
             SaveError: if the file cannot be written; what was there before is intact.
         """
         from .save import save

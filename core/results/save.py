@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
 from ..storage.files import write_bytes, write_text
 from .base import AnalysisResult
 
@@ -23,14 +24,14 @@ def save(result: AnalysisResult, path: Path, options: dict[str, Any]) -> Path:
     What was at `path` is replaced when all of the new file is on the disk, and not before.
 
     Raises:
-        ValueError: for an ending that nothing writes.
+        InputError: for an ending that nothing writes.
         PluginError: if nothing draws the result in that way.
         SaveError: if the file cannot be written.
     """
     ending = path.suffix.lower()
     if ending in (".json", ".md"):
         if options:
-            raise ValueError(f"a {ending} file takes no options of a picture: {sorted(options)}")
+            raise InputError(f"a {ending} file takes no options of a picture: {sorted(options)}")
         text = result.to_json(indent=2) if ending == ".json" else result.to_markdown()
         write_text(path, text)
     elif ending == ".html":
@@ -41,7 +42,7 @@ def save(result: AnalysisResult, path: Path, options: dict[str, Any]) -> Path:
         figure.savefig(image, dpi=160, bbox_inches="tight", format=ending[1:])
         write_bytes(path, image.getvalue())
     else:
-        raise ValueError(f"cannot write {path.name!r}: use one of {', '.join(ENDINGS)}.")
+        raise InputError(f"cannot write {path.name!r}: use one of {', '.join(ENDINGS)}.")
     return path
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..display import counted
+from ..errors import InputError
 from .base import AnalysisResult
 
 
@@ -26,7 +27,7 @@ class TableResult(AnalysisResult):
     def __post_init__(self) -> None:
         lengths = {name: len(values) for name, values in self.columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"columns differ in length: {lengths}")
+            raise InputError(f"columns differ in length: {lengths}")
 
     def summary(self) -> str:
         rows = counted(len(next(iter(self.columns.values()), [])), "row")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 
 from ..arrays import evaluate
+from ..checks.finite import NaNCheck
 from ..errors import InputError
 from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
@@ -65,7 +66,9 @@ def gradients(
     number, found, _ = gradients_like(
         layout, batch, metric, values, edits=edits, positions=positions
     )
-    evaluate(number, found)
+    check = NaNCheck({"the metric": number} | {f"the gradient at {k}": v for k, v in found.items()})
+    evaluate(number, found, *check.pending)
+    check.warn(stacklevel=5)
     return number, found
 
 

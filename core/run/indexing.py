@@ -6,12 +6,13 @@ tokens, without its padding.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
 
-from ..checks.indices import checked_index
+from ..checks.indices import checked_index, is_mask, plain_slice
 from ..errors import InputError
 from ..tokens import Batch
 
@@ -34,8 +35,9 @@ def own_index(index: Any, shape: Sequence[int], batch: Batch, name: str) -> Any:
     """
     tokens = batch.padded and tuple(shape[:2]) == tuple(batch.ids.shape)
     parts = list(index) if isinstance(index, tuple) else [index]
+    parts = [plain_slice(part, name) if isinstance(part, slice) else part for part in parts]
     # What None and masks do to the axes is MLX's affair.
-    if tokens and not any(part is None or _is_mask(part) for part in parts):
+    if tokens and not any(part is None or is_mask(part) for part in parts):
         parts = _expanded(parts, len(shape))
         if len(parts) > 1 and not _is_all(parts[1]):
             checked_index(parts[0], shape[:1], name)
@@ -46,13 +48,6 @@ def own_index(index: Any, shape: Sequence[int], batch: Batch, name: str) -> Any:
 
 def _is_all(part: Any) -> bool:
     return isinstance(part, slice) and part == slice(None)
-
-
-def _is_mask(part: Any) -> bool:
-    if isinstance(part, bool):
-        return True
-    dtype = getattr(part, "dtype", None)
-    return dtype is not None and str(dtype).endswith(("bool", "bool_"))
 
 
 def _expanded(parts: list[Any], ndim: int) -> list[Any]:
@@ -66,16 +61,19 @@ def _expanded(parts: list[Any], ndim: int) -> list[Any]:
 
 def _flat(part: Any) -> list[int]:
     values = part.tolist() if hasattr(part, "tolist") else part
-    if not isinstance(values, (list, tuple)):
+    if not isinstance(values, (list, tuple, range)):
         values = [values]
     found: list[int] = []
     for value in values:
         if isinstance(value, (list, tuple)):
-            found += _flat(value)
-        elif hasattr(value, "__index__") and not isinstance(value, bool):
-            found.append(value.__index__())
-        else:
-            raise InputError(f"activations are indexed by integers and slices; got {part!r}.")
+            raise InputError(
+                "prompts of unequal length: rows and tokens are chosen by a number, a slice or a "
+                f"flat list; got {reprlib.repr(part)}."
+            )
+        if not hasattr(value, "__index__") or isinstance(value, bool):
+            shown = reprlib.repr(part)
+            raise InputError(f"activations are indexed by integers and slices; got {shown}.")
+        found.append(value.__index__())
     return found
 
 
@@ -95,7 +93,7 @@ def _in_own_tokens(parts: list[Any], batch: Batch) -> Any:
     several = [row % count for row in several]
     if hasattr(tokens, "__index__") and not getattr(tokens, "ndim", 0):
         own = [batch.index(row, tokens) for row in several]
-        return (mx.array(several), mx.array(own), *rest)
+        return (mx.array(several, dtype=mx.int32), mx.array(own, dtype=mx.int32), *rest)
     if not isinstance(rows, slice):
         raise InputError(
             "prompts of unequal length: with a list of rows, choose one token or go row by row."
@@ -107,7 +105,8 @@ def _in_own_tokens(parts: list[Any], batch: Batch) -> Any:
             f"prompts of unequal length have different numbers of tokens there ({counts}): "
             "choose positions that all of them have, or go row by row."
         )
-    return (mx.array(several)[:, None], mx.array(chosen), *rest)
+    index = mx.array(several, dtype=mx.int32)[:, None], mx.array(chosen, dtype=mx.int32)
+    return (*index, *rest)
 
 
 def _positions(tokens: Any, row: int, batch: Batch) -> list[int]:

@@ -12,7 +12,8 @@ import mlx.nn as nn
 
 from ..arrays import held
 from ..checks.arguments import whole_number
-from ..errors import TraceError
+from ..checks.indices import is_mask
+from ..errors import InputError, TraceError
 from .indexing import own_index
 from .trace import Trace, current_trace, in_code, open_trace, resolved_in_block
 from .wrapped import WrappedModel
@@ -85,6 +86,11 @@ class OutputProxy:
         trace, index = self._current(), _plain(index)
         value = trace.read(self._address)
         if isinstance(value, mx.array):
+            if is_mask(index):
+                raise InputError(
+                    f"{in_code(self._name)}: MLX assigns by a boolean mask and cannot read by one. "
+                    "Read the whole and choose with mx.where(mask, value, other)."
+                )
             index = own_index(index, value.shape, trace.batch, in_code(self._name))
         return value[index]
 

@@ -7,16 +7,16 @@ token in all of them.
 
 from __future__ import annotations
 
-import operator
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
 
-from ..errors import EditError
+from ..checks.arguments import whole_numbers
+from ..errors import EditError, InputError
 
 #: Indices of one row after the other, all of the same number.
 Rows = Sequence[Sequence[int]]
@@ -29,14 +29,14 @@ def integers(who: str, values: Any) -> list[int]:
         EditError: if there are none, or one is no integer; `who` is told.
     """
     given = values.tolist() if hasattr(values, "tolist") else values
-    several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):
+        given = list(given)
+        if not given:
+            raise EditError(f"{who} got an empty list: it leaves nothing to act on.")
     try:
-        found = [operator.index(each) for each in several]
-    except TypeError:
+        return whole_numbers(given, who)
+    except InputError:
         raise EditError(f"{who} takes integers; got {reprlib.repr(given)}.") from None
-    if not found:
-        raise EditError(f"{who} got an empty list: it leaves nothing to act on.")
-    return found
 
 
 def cached_tokens(cache: Iterable[Any] | None) -> int:

@@ -178,10 +178,3 @@ def precision(root: nn.Module, dtype: mx.Dtype) -> Iterator[None]:
         yield
     finally:
         root.update(before)
-
-
-def module_matrix(module: Callable[[mx.array], mx.array], width: int) -> tuple[Array, Array]:
-    """A linear module as (width, out) matrix and (out,) bias, read off by what it answers."""
-    bias = module(mx.zeros((1, 1, width)))
-    rows = module(mx.eye(width)[None]) - bias
-    return numpy64(rows)[0], numpy64(bias)[0, 0]

@@ -179,7 +179,7 @@ def test_the_result_reads_as_documented(make):
     assert (result.component, result.metric_name, result.layers) == ("self_attn", "l2", [0, 1, 2])
     (best, effect), *_ = result.top_components(k=2)
     assert effect == max(result.effect_matrix.tolist()) == result.effect_matrix[best].item()
-    assert f"layer {best} brings back the most" in result.summary()
+    assert f"layer {best} recovers the most" in result.summary()
     assert "| recovery |" in result.to_markdown()
     heads = model.activation_patching(CLEAN, CORRUPTED, component="attn_head", layers=[0, 2])
     ((layer, head), effect), *_ = heads.top_components(k=10)

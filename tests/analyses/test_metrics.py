@@ -16,6 +16,7 @@ from mlxray.analyses.metrics import (
     logit_diff,
     mse_distance,
 )
+from mlxray.analyses.metrics.lookup import metric_names
 from mlxray.errors import AnalysisError, InputError, PluginError
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -222,6 +223,23 @@ def test_shapes_that_say_nothing_are_refused(shape, message):
     good = mx.ones((1, 4, 9))
     with pytest.raises(InputError, match=message):
         l2_distance(mx.ones(shape), good, good)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [1.5, [1.5], np.float64(1), mx.array(1.0), True, [True], "1", None, {}, [], [[1]]],
+    ids=str,
+)
+def test_what_is_no_integer_is_refused(wrong):
+    logits = mx.array([[[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]]])
+    for name in metric_names():
+        given = {"correct_token": 0, "incorrect_token": 1} if name == "logit_diff" else {}
+        if name in ("prob_diff", "probability_difference"):
+            given = {"correct_tokens": [0], "incorrect_tokens": [1]}
+        with pytest.raises(InputError, match="position"):
+            get_metric(name)(logits, logits * 2, logits, position=wrong, **given)
+    with pytest.raises(InputError, match="correct_token"):
+        get_metric("logit_diff")(logits, logits * 2, logits, correct_token=wrong, incorrect_token=1)
 
 
 def test_other_bad_input_is_refused():

@@ -70,7 +70,7 @@ def test_doctor(mlxray, rows, found: doctor.Examination):
     assert "→ apt install [something]" in outcome.out
     assert "2 work, 1 do not" in outcome.out
     assert "sparse_probe" in outcome.out
-    assert "nothing to mend" not in outcome.out
+    assert "nothing to fix" not in outcome.out
 
 
 def test_doctor_json(mlxray, rows, found: doctor.Examination):

@@ -18,8 +18,9 @@ from mlxray import interventions as iv
 from mlxray.analyses import attention, conversation, steering
 from mlxray.checks.annotations import converted
 from mlxray.checks.arguments import Arguments, checked, count, probability, real, whole_number
-from mlxray.errors import InputError, MlxrayError
+from mlxray.errors import EditError, InputError, MlxrayError
 from mlxray.generation import Where
+from mlxray.interventions import replace_at_positions
 
 # One value
 
@@ -274,6 +275,13 @@ def test_what_no_annotation_tells_is_refused_too(llama_model: InterpretableModel
     for caches in ([], [None], ["a"]):
         with pytest.raises(InputError, match="prompt_cache is mlx-lm's list of caches"):
             model.generate([1, 2], prompt_cache=caches)
+    for wrong in (True, [True], np.array([True]), 1.0, "1", {1: 2}, [[1]]):
+        with pytest.raises(EditError, match="takes integers"):
+            Where(positions=wrong)
+        with pytest.raises(EditError, match="takes integers"):
+            Where(steps=wrong)
+        with pytest.raises(EditError, match="takes integers"):
+            replace_at_positions(mx.zeros((1, 4, 16)), wrong)
     with pytest.raises(InputError, match="prompt is True or False"):
         Where(prompt="yes")  # type: ignore[arg-type]
     for fault in ("x", {}, object(), [None]):

@@ -143,6 +143,18 @@ def test_a_model_folder_that_is_a_link(tmp_path: Path, monkeypatch: pytest.Monke
         fails(name, "a link that leads nowhere")
 
 
+@pytest.mark.parametrize("name", ["a[1]", "what?", "every*"])
+@pytest.mark.parametrize("index", [False, True])
+def test_a_folder_whose_name_is_a_pattern(tmp_path: Path, name: str, index: bool) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    if index:
+        sharded(folder)
+    else:
+        checkpoint(folder)
+    assert logits(folder).shape[1] == len(IDS)
+
+
 # Sizes
 
 
@@ -166,6 +178,13 @@ def test_configs_that_ask_for_more_than_the_files_hold(tmp_path: Path, more: Any
     start = time.process_time()
     fails(str(tmp_path), "config.json.*; the files h(old 21 tensors|ave .* bytes)")
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("name", ["rope_theta", "rms_norm_eps", "head_dim"])
+def test_numbers_that_are_text(tmp_path: Path, name: str) -> None:
+    checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, name: "1000"}))
+    fails(str(tmp_path), f"{name} is a number; got the text '1000'|cannot load the model")
 
 
 def test_a_config_of_many_bytes(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
         (64, {"rope_type": "default"}, None, 64),
         (32, {"sliding": {"rope_type": "default"}, "full": YARN}, None, 128),
         (32, {"type": "linear", "factor": "2"}, None, 32),
+        (32, {"type": "linear", "factor": float("inf")}, None, 32),
+        (32, {"type": "linear", "factor": float("nan")}, None, 32),
     ],
 )
 def test_context(told: Any, scaling: Any, table: int | None, context: int | None):

@@ -37,6 +37,7 @@ def read_later(model: Any) -> None:
 SURFACES: dict[str, Any] = {
     "run_with_cache": lambda model: model.run_with_cache(IDS),
     "run_with_cache, one": lambda model: model.run_with_cache(IDS, "layers.1"),
+    "gradients": lambda model: model.gradients(IDS, lambda x: x.sum(), "layers.0"),
     "run_with_hooks": lambda model: model.run_with_hooks(IDS),
     "activations": lambda model: model.activations(IDS, "layers.1"),
     "watch": lambda model: model.watch(IDS, "resid_post"),

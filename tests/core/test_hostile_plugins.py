@@ -13,9 +13,17 @@ from typing import Any
 
 import pytest
 
-from mlxray import Adapter, AdapterFinder, AnalysisResult, InterpretableModel, registry
+from mlxray import (
+    Adapter,
+    AdapterFinder,
+    AnalysisResult,
+    InterpretableModel,
+    Visualizer,
+    registry,
+)
 from mlxray.analyses.metrics import get_metric
 from mlxray.analyses.metrics.lookup import metric_names
+from mlxray.cli.show import show_result
 from mlxray.errors import AdapterError, PluginError
 from mlxray.plugins.registry import PluginWarning, Registry
 
@@ -218,3 +226,53 @@ def test_json_is_json_whatever_a_plugin_prints(site: Site, words: list[str]) -> 
     json.loads(done.stdout)
     if words[0] == "run":
         assert done.stderr.count("mlxray_model_loaded") == 1 and "SystemExit(7)" in done.stderr
+
+
+@dataclass
+class Drawn(AnalysisResult):
+    """A result of a stranger's own, with a stranger's pictures."""
+
+    x: int = 3
+
+
+def leaves(result: Any, **options: Any) -> Any:
+    raise SystemExit(3)
+
+
+def draws_nothing(result: Any, **options: Any) -> Any:
+    return None
+
+
+def breaks(result: Any, **options: Any) -> Any:
+    raise ZeroDivisionError("no width")
+
+
+@pytest.fixture
+def pictures() -> Any:
+    def register(fn: Any, *backends: str) -> None:
+        offered = [Visualizer(f"v_{b}", Drawn, b, fn) for b in backends]
+        registry.register(plugin_of(mlxray_visualizers=lambda: offered), "pictures")
+
+    yield register
+    registry.unregister("pictures")
+
+
+@pytest.mark.parametrize("fn", [leaves, draws_nothing])
+def test_a_picture_that_is_none(pictures: Any, tmp_path: Path, fn: Any) -> None:
+    pictures(fn, "matplotlib", "plotly")
+    with pytest.raises(PluginError, match=r"visualizer 'v_matplotlib' (ended|returned)"):
+        Drawn().plot()
+    for ending in (".png", ".html"):
+        with pytest.raises(PluginError, match="visualizer 'v_"):
+            Drawn().save(tmp_path / f"x{ending}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fn", [leaves, draws_nothing, breaks])
+def test_a_terminal_drawing_that_fails_leaves_the_table(
+    pictures: Any, capsys: pytest.CaptureFixture[str], fn: Any
+) -> None:
+    pictures(fn, "terminal")
+    with pytest.warns(PluginWarning, match="the terminal drawing 'v_terminal' failed"):
+        show_result(Drawn(), json=False, save=None, drawing={})
+    assert "x" in capsys.readouterr().out

@@ -38,6 +38,12 @@ INSIDE: list[Any] = [
     None,
     Ellipsis,
     (),
+    [],
+    (slice(None), []),
+    range(2),
+    (0, range(2, -1, -1)),
+    slice(np.int64(0), np.uint8(1)),
+    (slice(None), slice(mx.array(1), None, np.int8(1))),
 ]
 
 OUTSIDE: list[Any] = [
@@ -69,14 +75,28 @@ REFUSED: list[Any] = [
     [2**63],
     (0, mx.array([True, False, True])),
     (np.array([True, False]), 0),
+    "a",
+    b"a",
+    {},
+    0.0,
+    np.array([0.0]),
+    np.float32(1),
+    (0, (1, 2)),
+    slice("a"),
+    slice(0.5),
+    slice(None, None, 0),
+    np.ones((2, 4), bool),
+    mx.ones((3,)).astype(mx.bool_),
 ]
 
 
 def numpys(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(map(numpys, index))
-    if isinstance(index, list):
-        return np.array([int(i) if isinstance(i, mx.array) else i for i in index])
+    if isinstance(index, (list, range)):
+        return np.array([int(i) if isinstance(i, mx.array) else i for i in index], dtype=int)
+    if isinstance(index, slice) and isinstance(index.start, mx.array):
+        return slice(int(index.start), index.stop, index.step)
     return np.array(index) if isinstance(index, mx.array) else index
 
 
@@ -131,6 +151,29 @@ def test_reads_and_assignments_in_a_trace(llama_model: InterpretableModel, index
         llama_model.layers[1].output[index] = 0
     with pytest.raises(IndexOutside, match=r"model.output"), llama_model.trace(IDS):
         llama_model.output[index] += 1
+
+
+@pytest.mark.parametrize("index", [[0.5], "a", slice("a"), {}, (0, ()), slice(0, 2, 0)], ids=str)
+def test_what_is_no_index_is_refused_in_a_trace(
+    llama_model: InterpretableModel, index: Any
+) -> None:
+    for prompts in (IDS, [IDS, [3]]):
+        with llama_model.trace(prompts), pytest.raises(InputError):
+            llama_model.layers[1].output[:, index]
+        with pytest.raises(InputError), llama_model.trace(prompts):
+            llama_model.layers[1].output[:, index] = 0
+
+
+def test_masks_are_assigned_by_and_not_read_by(llama_model: InterpretableModel) -> None:
+    mask = np.array([[True, False, False, True]])
+    with llama_model.trace(IDS), pytest.raises(InputError, match="cannot read by one"):
+        llama_model.layers[1].output[mask]
+    with pytest.raises(InputError, match=r"first axes of \(1, 4, 16\)"), llama_model.trace(IDS):
+        llama_model.layers[1].output[mask[:, 1:]] = 0
+    with llama_model.trace(IDS):
+        llama_model.layers[1].output[mask] = 0
+        block = llama_model.layers[1].output.save()
+    assert [bool(row.any()) for row in block[0]] == [False, True, True, False]
 
 
 def test_forms_that_work_in_a_trace(llama_model: InterpretableModel) -> None:

@@ -54,6 +54,14 @@ def test_two_names_are_two_addresses() -> None:
             addresses(wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("layer", [True, 1.0, np.bool_(1), mx.array([1]), mx.array(1.0)], ids=str)
+def test_what_equals_a_layer_is_no_layer(llama_model: InterpretableModel, layer: Any) -> None:
+    llama_model.activations(IDS, ("z", 1))  # known from now on
+    for given in (("z", layer), [("z", layer)]):
+        with pytest.raises(AddressError, match=r"is not an (address|integer)"):
+            llama_model.activations(IDS, given)
+
+
 # Names that are not there
 
 

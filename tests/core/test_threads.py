@@ -19,6 +19,7 @@ import mlxray
 from mlxray import InterpretableModel
 from mlxray import interventions as iv
 from mlxray.arrays import evaluate, nested, truth
+from mlxray.errors import ThreadError
 from mlxray.seams import instrument
 
 from .conftest import state_of
@@ -186,6 +187,21 @@ def test_results_of_one_thread_are_usable_in_another(make: Any) -> None:
             assert np.isfinite(np.array(array + 0)).any()
     assert trace.activations["layers.2"].shape == (1, 4, 16)  # replayed here
     assert mx.array_equal(trace.activations["logits"], trace.output)
+
+
+def test_lazy_ids_of_another_thread_are_refused_by_name(make: Any) -> None:
+    model = InterpretableModel(make.llama())
+    lazy, found = mx.array([IDS]) + 0, []
+
+    def use() -> None:
+        with pytest.raises(ThreadError, match="another thread made"):
+            model.run_with_hooks(lazy)
+        found.append(True)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert found
 
 
 def test_a_model_wrapped_in_one_thread_runs_in_another(make: Any) -> None:

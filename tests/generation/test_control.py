@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 from mlx.utils import tree_map
 
@@ -296,6 +297,7 @@ class Reader(nn.Module):
         ({"use_cache": False, "prompt_cache": []}, "prompt_cache"),
         ({"stop_tokens": [-1]}, "stop token"),
         ({"stop_tokens": 5}, "list of token ids"),
+        ({"stop_tokens": [2.0]}, "stop token"),
     ],
 )
 def test_options_out_of_range(
@@ -303,6 +305,12 @@ def test_options_out_of_range(
 ):
     with pytest.raises(InputError, match=message):
         llama.generate(prompt, **options)
+
+
+def test_stop_tokens_of_any_kind_of_integer(llama: InterpretableModel, prompt: list[int]):
+    first = llama.generate(prompt, 3, stop_tokens=[]).tokens[0]
+    for kind in (list, np.array, mx.array):
+        assert llama.generate(prompt, 3, stop_tokens=kind([first])).tokens == [first]
 
 
 def test_interventions_that_are_none(llama: InterpretableModel, prompt: list[int]):

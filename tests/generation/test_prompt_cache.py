@@ -10,7 +10,7 @@ from mlx_lm.models import llama
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, make_prompt_cache
 
 from mlxray import InterpretableModel
-from mlxray.errors import EditError
+from mlxray.errors import EditError, InputError
 from mlxray.generation import Where
 from mlxray.interventions import scale
 from mlxray.testing.zoo import small_model
@@ -73,6 +73,15 @@ def test_a_continuation_equals_the_whole_prompt(model: InterpretableModel, how: 
     assert mx.allclose(found.token_logits, whole.token_logits, atol=1e-3).item()
 
 
+@pytest.mark.parametrize("count", [-1, 1])
+def test_caches_of_another_number_of_layers_are_refused(model: InterpretableModel, count: int):
+    caches = make_prompt_cache(model.model)
+    caches = caches[:count] if count < 0 else [*caches, KVCache()]
+    with pytest.raises(InputError, match=rf"has {len(caches)} caches"):
+        model.generate(PROMPT, 2, prompt_cache=caches)
+    assert all(cache.offset == 0 for cache in caches)
+
+
 def test_the_context_ends_it(model: InterpretableModel):
     cache = make_prompt_cache(model.model)
     found = model.generate(PROMPT, 1000, prompt_cache=cache, stop_tokens=[])
@@ -89,6 +98,22 @@ def test_a_stream_left_early(model: InterpretableModel, steps: int):
     assert {c.offset for c in cache} == {len(PROMPT) + steps - 1}
     found = model.generate([tokens[-1]], 3, prompt_cache=cache)
     assert found.tokens == model.generate(PROMPT, steps + 3).tokens[steps:]
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_stream_that_is_dropped(model: InterpretableModel, steps: int):
+    cache = make_prompt_cache(model.model)
+    for step in model.stream_generate(PROMPT, 20, prompt_cache=cache, stop_tokens=[]):
+        if step.index + 1 == steps:
+            break
+    assert {c.offset for c in cache} == {len(PROMPT) + steps - 1}
+    again = make_prompt_cache(model.model)
+    stream = model.stream_generate(PROMPT, 20, prompt_cache=again, stop_tokens=[])
+    for _ in range(steps):
+        next(stream)
+    del stream
+    assert {c.offset for c in again} == {len(PROMPT) + steps - 1}
 
 
 @pytest.mark.parametrize("kind", [KVCache, lambda: QuantizedKVCache(32, 8)], ids=["plain", "8 bit"])

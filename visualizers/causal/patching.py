@@ -31,7 +31,7 @@ def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Mat
             "give (layers,), (layers, heads) or (layers, heads, positions)."
         )
     component = text_label(result.component, 40)
-    title = f"Patching {component}: what it brings back" if title is None else title
+    title = f"Activation patching, {component}: fraction recovered" if title is None else title
     unit = f"recovery ({text_label(result.metric_name, 30)})"
     colors = signed_note(cmap)
     if effects.ndim == 1:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 
 from mlxray.arrays import nested, number
+from mlxray.errors import InputError
 from mlxray.results.base import AnalysisResult
 
 Part = tuple[str, float]
@@ -115,10 +116,10 @@ class DLAResult(AnalysisResult):
         """The k neurons with the largest absolute part: ((layer, neuron), part).
 
         Raises:
-            ValueError: if the analysis was run without ``neurons=True``.
+            InputError: if the analysis was run without ``neurons=True``.
         """
         if not self.neurons:
-            raise ValueError("neurons were not told apart: run with neurons=True.")
+            raise InputError("neurons were not told apart: run with neurons=True.")
         found = []
         for layer, values in self.neurons.items():
             order: Any = nested(mx.argsort(-mx.abs(values))[:k])

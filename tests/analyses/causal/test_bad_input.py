@@ -56,6 +56,12 @@ EVERYWHERE = [
     ({"metric": "l3"}, PluginError, "Did you mean 'l2'"),
     ({"metric": None}, InputError, "metric is .*got None"),
     ({"metric": lambda patched, clean, corrupted: NAN}, InputError, "NaN"),
+    (
+        {"metric": "logit_diff", "metric_kwargs": {"correct_token": [1, 2], "incorrect_token": 3}},
+        InputError,
+        r"gives shape \(2,\)",
+    ),
+    ({"metric_kwargs": {1: 2}}, InputError, "keywords of a metric are texts; got 1"),
     ({"metric": "logit_diff"}, InputError, "'correct_token' and 'incorrect_token'"),
     ({"metric": "prob_diff"}, InputError, "'correct_tokens' and 'incorrect_tokens'"),
     ({"metric": "l2", "metric_kwargs": {"to": 1}}, InputError, "'to'"),

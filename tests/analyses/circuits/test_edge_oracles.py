@@ -9,6 +9,7 @@ from mlxray.analyses.circuits.circuit import edge_weights
 from mlxray.analyses.circuits.circuit_result import connected
 from mlxray.analyses.circuits.edge_table import EdgeTable
 from mlxray.analyses.circuits.edges import EdgePass, graph_of, patched_logits, sent
+from mlxray.errors import AnalysisError
 
 from ..models import CLEAN, CORRUPTED, small_gpt2, small_llama
 
@@ -74,6 +75,15 @@ def test_steps_change_the_scores():
     assert not np.allclose(plain, along, atol=0.05 * np.abs(plain).max())
 
 
+@pytest.mark.parametrize("metric", ["l2", "mse", "cosine", "kl"])
+def test_a_distance_has_no_slope_where_it_is_least(metric):
+    model = small_llama()
+    with pytest.raises(AnalysisError, match=r"every edge scores zero: .* steps=5"):
+        edge_attribution_patching(model, CLEAN, CORRUPTED, metric=metric)
+    along = edge_attribution_patching(model, CLEAN, CORRUPTED, metric=metric, steps=5)
+    assert max(abs(score) for *_, score in along.scores) > 1e-3
+
+
 def one_by_one(model, values, threshold):
     """ACDC as written down: (edge → loss) of what stays."""
     layout, graph = model.layout, graph_of(model.layout)
@@ -133,6 +143,6 @@ def test_edges_are_made_when_they_are_asked_for(monkeypatch):
         return found
 
     monkeypatch.setattr(EdgeTable, "_made", counting)
-    found = edge_attribution_patching(small_llama(), CLEAN, CORRUPTED, metric="l2")
+    found = edge_attribution_patching(small_llama(), CLEAN, CORRUPTED, metric=logits_metric)
     assert len(found.scores) > 300 and len(found.top(3)) == 3
     assert len(made) < 10

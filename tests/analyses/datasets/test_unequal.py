@@ -1,4 +1,4 @@
-"""Prompts of different length: refused with the mend, or trimmed where one asks for it."""
+"""Prompts of different length: refused with what to do, or trimmed where one asks for it."""
 
 import warnings
 
@@ -23,7 +23,7 @@ CALLS = {
     "activation_patching": {"component": "mlp"},
     "attribution_patching": {"component": "resid_post"},
     "attribution_map": {"components": ["resid_post", "z"]},
-    "edge_attribution_patching": {"metric": "l2"},
+    "edge_attribution_patching": {"metric": "l2", "steps": 2},
     "path_patching": {"sender": "embed", "receiver": "m1"},
     "acdc": {"threshold": 0.03},
     "causal_trace": {},
