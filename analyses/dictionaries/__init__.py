@@ -1,0 +1,34 @@
+"""Sparse dictionaries: autoencoders, transcoders and crosscoders, their training and reports."""
+
+from .activations import AbsTopK, Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
+from .cross_layer import CrossLayerTranscoder, TranscoderLayer
+from .crosscoder import Crosscoder
+from .dictionary import Dictionary
+from .normalization import (
+    LayerNorm,
+    NoNormalization,
+    Normalization,
+    Scale,
+    Standardize,
+    TokenNorm,
+)
+
+__all__ = [
+    "AbsTopK",
+    "Activation",
+    "BatchTopK",
+    "CrossLayerTranscoder",
+    "Crosscoder",
+    "Dictionary",
+    "Gated",
+    "JumpReLU",
+    "LayerNorm",
+    "NoNormalization",
+    "Normalization",
+    "ReLU",
+    "Scale",
+    "Standardize",
+    "TokenNorm",
+    "TopK",
+    "TranscoderLayer",
+]
