@@ -12,15 +12,21 @@ from .normalization import (
     Standardize,
     TokenNorm,
 )
+from .train import train_dictionaries, train_dictionary
+from .training import Batches, DictionaryConfig, InMemory
+from .training_result import TrainingResult
 
 __all__ = [
     "AbsTopK",
     "Activation",
     "BatchTopK",
+    "Batches",
     "CrossLayerTranscoder",
     "Crosscoder",
     "Dictionary",
+    "DictionaryConfig",
     "Gated",
+    "InMemory",
     "JumpReLU",
     "LayerNorm",
     "NoNormalization",
@@ -30,5 +36,8 @@ __all__ = [
     "Standardize",
     "TokenNorm",
     "TopK",
+    "TrainingResult",
     "TranscoderLayer",
+    "train_dictionaries",
+    "train_dictionary",
 ]
