@@ -14,7 +14,7 @@ from mlxray.arrays import evaluate, number
 from mlxray.checks.arguments import count
 from mlxray.errors import InputError
 
-from .places import Placed, place
+from .placement import Placed, place
 from .report_result import DictionaryReport
 
 Floats = npt.NDArray[np.float64]
