@@ -19,6 +19,7 @@ _FOLDERS = (
     "circuits",
     "conversation",
     "datasets",
+    "dictionaries",
     "experiments",
     "lenses",
     "metrics",

@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "analyses.causal",
         "analyses.circuits",
         "analyses.conversation",
+        "analyses.dictionaries",
         "analyses.lenses",
         "analyses.steering",
     ),
