@@ -176,6 +176,8 @@ class Tokens:
             return inputs
         if isinstance(inputs, str):
             return self._padded([self._ids(self.encode(inputs))])
+        if getattr(getattr(inputs, "dtype", None), "kind", "") == "U":
+            inputs = [str(text) for text in inputs.reshape(-1)]  # NumPy's array of texts
         if isinstance(inputs, mx.array) or hasattr(inputs, "__array__"):
             return self._of_array(inputs)
         if not isinstance(inputs, (list, tuple)):

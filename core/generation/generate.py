@@ -129,6 +129,8 @@ def generate(
         EditError: if an edit returns the wrong thing, makes the logits not a number, never fires
             in the whole generation, or changes nothing.
         AnalysisError: if the logits are not numbers without any edit.
+        TraceError: if modules of the model are replaced meanwhile, and there are edits or watched
+            points.
     """
     steps = stream_generate(
         model,

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..arrays import arrays_of, evaluate
-from ..errors import InputError
+from ..errors import InputError, TraceError
 from ..points.vocabulary import AddressLike, head_of, parse, tokens_axis
 from ..run.run import Run
 from ..run.wrapped import WrappedModel
@@ -80,6 +80,7 @@ class Passes:
             CountedEdit(site(a).key, fn, allow_unchanged=allow_unchanged) for a, fn in interventions
         ]
         self._run = Run(model.layout, edits=self.edits, watch=watch)
+        self._version = self._run.layout.version
         for edit in self.edits:
             edit.begin(self.span)
         self._before = before
@@ -133,6 +134,12 @@ class Passes:
 
     def _pass(self, tokens: mx.array) -> Pass:
         new = tokens.size
+        # Edits and watched points are those of the modules that the generation began with.
+        if self._run.handlers and self._run.layout.current().version != self._version:
+            raise TraceError(
+                "modules of the model were replaced during this generation: its edits and watched "
+                "points are not in the new ones. Start another generation."
+            )
         if self.cache is None:
             seen = self._seen
             tokens = tokens if seen is None else mx.concatenate([seen, tokens.astype(seen.dtype)])

@@ -48,6 +48,7 @@ class _HeadEdit(Edit):
         self._head = head
 
     def apply(self, value: Any, call: Call) -> Any:
+        self.span = self._inner.span
         own = value[:, self._head]
         changed = self._inner.apply(own, call)
         if changed is own:

@@ -11,9 +11,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..arrays import held
+from ..checks.annotations import shown
 from ..checks.arguments import whole_number
 from ..checks.indices import is_mask
-from ..errors import InputError, TraceError
+from ..errors import EditError, InputError, TraceError
 from .indexing import own_index
 from .trace import Trace, current_trace, in_code, open_trace, resolved_in_block
 from .wrapped import WrappedModel
@@ -100,8 +101,15 @@ class OutputProxy:
         batch = trace.batch
 
         def put(activation: mx.array) -> mx.array:
-            new = mx.array(activation)
-            new[own_index(index, activation.shape, batch, name)] = part
+            new, at = mx.array(activation), own_index(index, activation.shape, batch, name)
+            try:
+                new[at] = part
+            except (TypeError, ValueError) as error:
+                told = f"shape {tuple(part.shape)}" if hasattr(part, "shape") else shown(part)
+                raise EditError(
+                    f"{name}[…] takes a number, or an array that broadcasts to what is chosen of "
+                    f"shape {tuple(activation.shape)}; got {told}."
+                ) from error
             return new
 
         trace.edit(self._address, put)

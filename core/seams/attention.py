@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from ..arrays import held
 from .edits import Call, Edit
+from .positions import unpadded
 
 Original = Callable[..., mx.array]
 
@@ -22,6 +23,9 @@ Quantised = tuple[mx.array, mx.array, mx.array]
 
 #: Attention from queries, keys and values, with the scale and mask of the call.
 Attend = Callable[[mx.array, mx.array, mx.array], mx.array]
+
+#: Points that have keys, and what stands there for a key that is not attended to.
+NOTHING = {"scores": -mx.inf, "pattern": 0.0}
 
 #: Called instead of the attention computation, with it and its operands.
 Around = Callable[[Attend, mx.array, mx.array, mx.array], mx.array]
@@ -121,8 +125,11 @@ class Frame:
         return self._values[name]
 
     def _pass(self, name: str, value: mx.array) -> mx.array:
-        for edit in self._edits.get(name, ()):
+        edits = self._edits.get(name, ())
+        for edit in edits:
             value = edit.apply(value, self.call)
+        if edits and name in NOTHING and edits[-1].span is not None:
+            value = unpadded(value, edits[-1].span, NOTHING[name])
         if name in self._keep:
             self._values[name] = held(value)
         return value

@@ -168,6 +168,21 @@ def place(span: Span, axis: int, value: Any) -> Place | None:
     return Place(axis, [positions] * shape[0], span)
 
 
+def unpadded(value: mx.array, span: Span, nothing: float) -> mx.array:
+    """Scores or patterns (B, H, S, T) in which no row attends to its padding.
+
+    Args:
+        value: Of the pass that `span` tells; keys behind a cache are those of all positions so far.
+        nothing: What stands where nothing is attended to.
+    """
+    alike = len(set(span.prompts)) == 1
+    if span.generating or alike or value.shape[0] != len(span.prompts):
+        return value
+    keys = mx.arange(span.end - value.shape[-1], span.end)
+    padding = keys[None] >= mx.array(span.prompts)[:, None]
+    return mx.where(padding[:, None, None], mx.array(nothing, dtype=value.dtype), value)
+
+
 #: Of the activation that an edit's function has got: its place, or what `place` makes it from.
 _placed: ContextVar[Place | tuple[Span, int, Any] | None] = ContextVar("mlxray_place", default=None)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mlxray import InterpretableModel
 from mlxray.checks.indices import checked_index
-from mlxray.errors import IndexOutside, InputError, MlxrayError
+from mlxray.errors import EditError, IndexOutside, InputError, MlxrayError
 
 SHAPE = (2, 3, 4)
 IDS = [3, 5, 7, 2]
@@ -162,6 +162,15 @@ def test_what_is_no_index_is_refused_in_a_trace(
             llama_model.layers[1].output[:, index]
         with pytest.raises(InputError), llama_model.trace(prompts):
             llama_model.layers[1].output[:, index] = 0
+
+
+@pytest.mark.parametrize("value", [mx.zeros((7,)), "x", None, [1, 2], np.zeros((3, 16))], ids=str)
+def test_values_that_do_not_fit_are_refused(llama_model: InterpretableModel, value: Any) -> None:
+    with (
+        pytest.raises(EditError, match=r"model.layers\[1\].output\[…\] takes a number"),
+        llama_model.trace(IDS),
+    ):
+        llama_model.layers[1].output[:, 1] = value
 
 
 def test_masks_are_assigned_by_and_not_read_by(llama_model: InterpretableModel) -> None:

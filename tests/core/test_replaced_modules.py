@@ -408,3 +408,17 @@ def test_parameters_are_flat_as_before(make: Any) -> None:
     before = [name for name, _ in tree_flatten(net.parameters())]
     InterpretableModel(net).run_with_cache(IDS)
     assert [name for name, _ in tree_flatten(net.parameters())] == before
+
+
+@pytest.mark.parametrize(
+    "options", [{"interventions": {"layers.1": iv.scale(2.0)}}, {"watch": ("z", 1)}], ids=list
+)
+def test_during_a_generation_it_is_refused(make: Any, options: Any) -> None:
+    net = network(make)
+    model = InterpretableModel(net, tokenizer=make.tokenizer())
+    stream = model.stream_generate(IDS, 9, stop_tokens=[], **options)
+    next(stream)
+    block(net)
+    with pytest.raises(TraceError, match="replaced during this generation"):
+        list(stream)
+    assert len(list(model.stream_generate(IDS, 3, stop_tokens=[], **options))) == 3

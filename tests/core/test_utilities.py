@@ -66,6 +66,18 @@ def test_edits_of_padded_batches(any_model: InterpretableModel) -> None:
         close(logits[row : row + 1, : len(ids)], expected)
 
 
+@pytest.mark.parametrize("point", ["scores", "pattern", "scores.h1", "pattern.h1"])
+@pytest.mark.parametrize("edit", [iv.zero_out, lambda x: x + 1.0], ids=["zero", "more"])
+def test_an_edit_gives_no_attention_to_padding(
+    any_model: InterpretableModel, point: str, edit: Any
+) -> None:
+    edits = {f"layers.0.{point}": edit}
+    together = any_model.run_with_hooks(RAGGED, edits)
+    for row, ids in enumerate(RAGGED):
+        alone = any_model.run_with_hooks(ids, edits)[0]
+        assert mx.allclose(together[row, : len(ids)], alone, atol=1e-4), row
+
+
 # get_activations
 
 
