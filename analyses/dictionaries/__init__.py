@@ -13,15 +13,21 @@ from .normalization import (
     Standardize,
     TokenNorm,
 )
+from .train import train_dictionaries, train_dictionary
+from .training import Batches, DictionaryConfig, InMemory
+from .training_result import TrainingResult
 
 __all__ = [
     "AbsTopK",
     "Activation",
     "BatchTopK",
+    "Batches",
     "CrossLayerTranscoder",
     "Crosscoder",
     "Dictionary",
+    "DictionaryConfig",
     "Gated",
+    "InMemory",
     "JumpReLU",
     "LayerNorm",
     "NoNormalization",
@@ -31,7 +37,10 @@ __all__ = [
     "Standardize",
     "TokenNorm",
     "TopK",
+    "TrainingResult",
     "TranscoderLayer",
     "load_dictionary",
     "save_dictionary",
+    "train_dictionaries",
+    "train_dictionary",
 ]

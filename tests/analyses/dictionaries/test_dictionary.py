@@ -248,9 +248,7 @@ def test_cross_layer_transcoder_is_a_double_loop() -> None:
         assert np.allclose(np.array(found), own, atol=1e-4)
     with pytest.raises(InputError, match="got 2, but the transcoder has 3 layers"):
         clt(inputs[:2])
-    with pytest.raises(
-        InputError, match=r"layer 1: decoder has shape \(12, 3, 6\)"
-    ):
+    with pytest.raises(InputError, match=r"layer 1: decoder has shape \(12, 3, 6\)"):
         CrossLayerTranscoder(layers=(layers[0], layers[0], layers[0]))
 
 

@@ -1,0 +1,183 @@
+"""The training of one dictionary: its state, its steps, its curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlxray.arrays import evaluate, number
+from mlxray.errors import AnalysisError
+
+from ..training_result import TrainingResult
+from .checkpoint import flat_state, nested_state
+from .finish import finish
+from .kinds import KINDS
+from .plan import Plan
+from .step import StepFunction, first_state, make_step
+from .wiring import CrossLayer, Flat, Wiring, first_scale
+
+CURVES = ("loss", "explained_variance", "l0", "dead")
+
+
+class Run:
+    """One dictionary in training.
+
+    Args:
+        plan: What it will do.
+        first: The first batch, which tells the scales of the points; or the arrays of a
+            checkpoint.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        first: Mapping[str, mx.array] | None,
+        saved: Mapping[str, mx.array] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.wiring = make_wiring(plan)
+        self.kind = KINDS[plan.config.kind](plan, self.wiring)
+        self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
+        if saved is not None:
+            self.scales = saved["scale.reads"], saved["scale.writes"]
+            self.state = nested_state(saved)
+            for name in CURVES:
+                # Through the bits, so that not a digit is lost.
+                bits = np.array(saved[f"curve.{name}"])
+                self.curves[name] = [float(v) for v in bits.view(np.float32)]
+        else:
+            assert first is not None
+            self.scales = (joined_scales(first, plan.reads), joined_scales(first, plan.writes))
+            mean = mx.mean(joined(first, plan.writes) * self.scales[1], axis=0)
+            key = mx.random.key(plan.config.seed)
+            scale = first_scale(plan.config.kind, plan.d_in, plan.config.n_features)
+            self.state = first_state(self.kind, self.wiring, key, scale, mean)
+        evaluate(self.state, self.scales)
+        self.dead = bool(mx.any(self.state["tracked"]["silent"] >= plan.dead_after).item())
+        self._compiled: dict[bool, StepFunction] = {}
+
+    def advance(self, batch: Mapping[str, mx.array], *, record: bool) -> dict[str, float]:
+        """Take a step, and tell how it went.
+
+        Raises:
+            AnalysisError: if the loss is not finite.
+        """
+        # Dead features are looked for after each step, so a step knows what it needs.
+        auxiliary = self.dead and self.plan.config.auxiliary > 0
+        if auxiliary not in self._compiled:
+            self._compiled[auxiliary] = make_step(
+                self.plan, self.kind, self.wiring, auxiliary=auxiliary
+            )
+        x = joined(batch, self.plan.reads) * self.scales[0]
+        y = x
+        if self.plan.writes != self.plan.reads:
+            y = joined(batch, self.plan.writes) * self.scales[1]
+        self.state, stats = self._compiled[auxiliary](self.state, x, y)
+        evaluate(self.state, stats)
+        told = {name: number(stats[name]) for name in CURVES}
+        self.dead = told["dead"] > 0
+        if not math.isfinite(told["loss"]):
+            raise AnalysisError(
+                f"the loss is {told['loss']} at step {self.done}, in training {self.described}: "
+                f"lower learning_rate ({self.plan.learning_rate:.3g}), or look for numbers in "
+                "the data that are not finite."
+            )
+        if record:
+            for name, value in told.items():
+                self.curves[name].append(value)
+        return told
+
+    @property
+    def done(self) -> int:
+        """Steps taken."""
+        return int(number(self.state["tracked"]["step"]))
+
+    @property
+    def described(self) -> str:
+        """Kind, size and points in a phrase."""
+        points = ", ".join(self.plan.reads)
+        if self.plan.writes != self.plan.reads:
+            points += " → " + ", ".join(self.plan.writes)
+        config = self.plan.config
+        return f"{config.kind} dictionary of {config.n_features} features ({points})"
+
+    def check_finite(self) -> None:
+        """See that every parameter is finite.
+
+        Raises:
+            AnalysisError: if not.
+        """
+        sound = [mx.all(mx.isfinite(p)) for p in self.state["parameters"].values()]
+        if not mx.all(mx.stack(sound)).item():
+            raise AnalysisError(
+                f"parameters are not finite after step {self.done}, in training {self.described}: "
+                f"lower learning_rate ({self.plan.learning_rate:.3g})."
+            )
+
+    def to_arrays(self) -> dict[str, mx.array]:
+        """All that a checkpoint keeps of it."""
+        curves = {
+            f"curve.{name}": mx.array(np.array(values, np.float32))
+            for name, values in self.curves.items()
+        }
+        scales = {"scale.reads": self.scales[0], "scale.writes": self.scales[1]}
+        return {**flat_state(self.state), **scales, **curves}
+
+    def result(
+        self, recorded: Sequence[int], batch_size: int, notes: dict[str, Any]
+    ) -> TrainingResult:
+        """The finished dictionary with its curves."""
+        self.check_finite()
+        metadata = {"training": {**notes, **self.plan.to_json()}}
+        dictionary = finish(self.plan, self.kind, self.wiring, self.state, self.scales, metadata)
+        return TrainingResult(
+            described=self.described,
+            steps=self.plan.steps,
+            tokens=self.plan.steps * batch_size,
+            recorded=list(recorded),
+            curves=self.curves,
+            _dictionary=dictionary,
+            metadata={"parameters": self.plan.to_json(), **notes},
+        )
+
+
+def make_wiring(plan: Plan) -> Wiring:
+    """The linear maps that a plan asks for."""
+    if plan.cross_layer:
+        return CrossLayer(len(plan.reads), plan.widths[plan.reads[0]], plan.config.n_features)
+    same = plan.reads == plan.writes
+    return Flat(
+        plan.d_in,
+        plan.d_out,
+        plan.config.n_features,
+        tied=same,
+        centred=same and len(plan.reads) == 1,
+        skip=plan.config.skip,
+    )
+
+
+def joined(batch: Mapping[str, mx.array], points: Sequence[str]) -> mx.array:
+    """Rows of several points side by side, float32."""
+    rows = [batch[point].astype(mx.float32) for point in points]
+    return rows[0] if len(rows) == 1 else mx.concatenate(rows, axis=-1)
+
+
+def joined_scales(batch: Mapping[str, mx.array], points: Sequence[str]) -> mx.array:
+    """What each dimension is multiplied by, so that each point's mean squared norm is 1.
+
+    Raises:
+        AnalysisError: if all activations of a point are zero, or one is not finite.
+    """
+    scales = []
+    for point in points:
+        rows = batch[point].astype(mx.float32)
+        energy = number(mx.mean(mx.sum(mx.square(rows), axis=-1)))
+        if not 0 < energy < math.inf:
+            fault = "all zero" if energy == 0 else "not all finite"
+            raise AnalysisError(f"the activations of {point!r} are {fault}: nothing to learn.")
+        scales.append(mx.full((rows.shape[-1],), 1 / math.sqrt(energy)))
+    return mx.concatenate(scales)

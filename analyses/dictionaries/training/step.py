@@ -1,0 +1,184 @@
+"""One step of training, as one pure and compiled function from state to state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+
+from mlxray.top_k import top_k
+
+from ..sparse import scatter_features
+from .kinds import Encoded, Kind
+from .plan import Plan
+from .wiring import Code, Params, Wiring, without_parallel
+
+#: Adam's two decays and the term that keeps its quotient finite.
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+#: Part of a state's name → what it is of: parameters, Adam's moments, what is tracked.
+PARTS = ("parameters", "first", "second", "tracked")
+
+State = dict[str, Any]
+Stats = dict[str, mx.array]
+StepFunction = Callable[[State, mx.array, mx.array], tuple[State, Stats]]
+
+
+def first_state(kind: Kind, wiring: Wiring, key: mx.array, scale: float, mean: mx.array) -> State:
+    """What a training starts from."""
+    params = wiring.initial(key, scale, mean) | kind.initial()
+    params = {name: value.astype(mx.float32) for name, value in params.items()}
+    return {
+        "parameters": params,
+        "first": {name: mx.zeros_like(value) for name, value in params.items()},
+        "second": {name: mx.zeros_like(value) for name, value in params.items()},
+        "tracked": {
+            "step": mx.array(0, mx.int32),
+            "silent": mx.zeros(wiring.n_features, mx.int32),
+            **kind.initial_tracked(),
+        },
+    }
+
+
+def make_step(plan: Plan, kind: Kind, wiring: Wiring, *, auxiliary: bool) -> StepFunction:
+    """A compiled step.
+
+    Args:
+        plan: Of the training.
+        kind: Of the dictionary.
+        wiring: Of the dictionary.
+        auxiliary: Whether dead features learn. It costs about as much as all the rest, so steps
+            without dead features are compiled without it.
+    """
+    dtype = mx.bfloat16 if plan.config.dtype == "bfloat16" else mx.float32
+
+    def objective(
+        params: Params, x: mx.array, y: mx.array, sparsity: mx.array, dead: mx.array
+    ) -> tuple[mx.array, Encoded, mx.array]:
+        encoded = kind.encode(params, wiring.project(params, x))
+        loss, error = kind.reconstruction_loss(params, encoded, x, y)
+        loss = loss + sparsity * encoded.penalty + kind.extra_loss(params, encoded, x, y)
+        if auxiliary:
+            loss = loss + plan.config.auxiliary * _revival(
+                plan, wiring, params, encoded, error, dead
+            )
+        return loss, encoded, error
+
+    slopes_of = mx.value_and_grad(objective)
+
+    def step(state: State, x: mx.array, y: mx.array) -> tuple[State, Stats]:
+        params, tracked = state["parameters"], state["tracked"]
+        count = tracked["step"] + 1
+        dead = tracked["silent"] >= plan.dead_after
+        sparsity = plan.sparsity * _rise(count, plan.sparsity_warmup)
+        x, y = x.astype(dtype), y.astype(dtype)
+        (loss, encoded, error), slopes = slopes_of(params, x, y, sparsity, dead)
+        for name in wiring.decoders:
+            slopes[name] = without_parallel(slopes[name], params[name])
+        moments = (state["first"], state["second"])
+        rate = learning_rate(plan, count)
+        new, first, second = adamw(params, slopes, moments, rate, count, plan.config.weight_decay)
+        for name in wiring.decoders:
+            norms = mx.linalg.norm(new[name], axis=-1, keepdims=True)
+            new[name] = new[name] / mx.maximum(norms, 1e-12)
+        on = active(encoded.code, wiring.n_features)
+        # Capped, so that it cannot overflow in a training without end.
+        silent = mx.minimum(tracked["silent"] + x.shape[0], plan.dead_after)
+        silent = mx.where(on > 0, 0, silent)
+        kept = {n: v for n, v in tracked.items() if n not in ("step", "silent")}
+        kept = kind.track(kept, encoded.code, count)
+        stats = {
+            "loss": loss,
+            "explained_variance": 1 - mx.sum(mx.square(error)) / _variance(y),
+            "l0": mx.sum(on) / x.shape[0],
+            "dead": mx.mean((silent >= plan.dead_after).astype(mx.float32)),
+        }
+        after = {
+            "parameters": kind.constrain(new),
+            "first": first,
+            "second": second,
+            "tracked": {"step": count, "silent": silent, **kept},
+        }
+        return after, stats
+
+    compiled: StepFunction = mx.compile(step)
+    return compiled
+
+
+def _revival(
+    plan: Plan,
+    wiring: Wiring,
+    params: Params,
+    encoded: Encoded,
+    error: mx.array,
+    dead: mx.array,
+) -> mx.array:
+    """What teaches dead features.
+
+    How badly the strongest of them predict the error of the others, as squared error over the
+    error's own variance (Gao et al. 2024); and, since a feature that no token turns on learns
+    nothing from that, how far they are below what would turn them on (Conerly et al. 2024).
+    """
+    wanted = mx.stop_gradient(error)
+    reach = mx.where(dead, encoded.reach, -mx.inf)
+    indices, _ = top_k(mx.stop_gradient(reach), plan.auxiliary_k)
+    chosen = scatter_features(mx.ones(indices.shape, mx.bool_), indices, reach.shape[-1])
+    features = mx.where(chosen & dead, mx.maximum(encoded.reach, 0), 0)
+    missed = wanted - wiring.decode(params, features.astype(encoded.reach.dtype))
+    error_share = mx.sum(mx.square(missed)) / mx.maximum(_variance(wanted), 1e-12)
+    below = mx.where(dead, mx.maximum(-encoded.reach.astype(mx.float32), 0), 0)
+    return error_share + mx.mean(mx.sum(below, axis=-1))
+
+
+def _variance(y: mx.array) -> mx.array:
+    """Sum of squares around the mean of each dimension."""
+    y = y.astype(mx.float32)
+    return mx.sum(mx.square(y - mx.mean(y, axis=0)))
+
+
+def active(code: Code, n_features: int) -> mx.array:
+    """For how many tokens each feature is on, (F,) int32."""
+    if isinstance(code, mx.array):
+        return mx.sum(code > 0, axis=0).astype(mx.int32)
+    values, indices = code
+    counts = mx.zeros(n_features, mx.int32)
+    return counts.at[indices.reshape(-1)].add((values > 0).astype(mx.int32).reshape(-1))
+
+
+def adamw(
+    params: Params,
+    slopes: Params,
+    moments: tuple[Params, Params],
+    rate: mx.array,
+    count: mx.array,
+    weight_decay: float,
+) -> tuple[Params, Params, Params]:
+    """Parameters and both moments after a step of AdamW (Loshchilov and Hutter 2019)."""
+    new: Params = {}
+    first: Params = {}
+    second: Params = {}
+    steps = count.astype(mx.float32)
+    corrections = [1 - mx.power(mx.array(beta), steps) for beta in BETAS]
+    for name, value in params.items():
+        slope = slopes[name]
+        first[name] = BETAS[0] * moments[0][name] + (1 - BETAS[0]) * slope
+        second[name] = BETAS[1] * moments[1][name] + (1 - BETAS[1]) * mx.square(slope)
+        size = mx.sqrt(second[name] / corrections[1]) + EPSILON
+        if weight_decay and name == "encoder":
+            value = value * (1 - rate * weight_decay)
+        new[name] = value - rate * first[name] / corrections[0] / size
+    return new, first, second
+
+
+def learning_rate(plan: Plan, count: mx.array) -> mx.array:
+    """The rate of step `count`, the first being 1: up, level, and down to the last step."""
+    rate = plan.learning_rate * _rise(count, plan.warmup)
+    if not plan.config.decay:
+        return rate
+    falling = max(1, round(plan.config.decay * plan.steps))
+    left = (plan.steps - count + 1).astype(mx.float32) / falling
+    return rate * mx.minimum(left, 1)
+
+
+def _rise(count: mx.array, steps: int) -> mx.array:
+    return mx.minimum(count.astype(mx.float32) / max(1, steps), 1)

@@ -1,0 +1,149 @@
+"""Custom gradients against central differences and formulas, in float64 numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mlxray.analyses.dictionaries.training import gradients
+from mlxray.analyses.dictionaries.training.config import DictionaryConfig
+from mlxray.analyses.dictionaries.training.kinds import kth_largest
+from mlxray.analyses.dictionaries.training.plan import make_plan
+from mlxray.analyses.dictionaries.training.step import adamw, learning_rate
+from mlxray.analyses.dictionaries.training.wiring import without_parallel
+
+Floats = npt.NDArray[np.float64]
+RNG = np.random.default_rng(1)
+
+
+def slope(fn: Callable[[Floats], float], at: Floats, step: float = 1e-6) -> Floats:
+    """Central differences, one number at a time."""
+    found = np.zeros_like(at)
+    for place in np.ndindex(at.shape):
+        up, down = at.copy(), at.copy()
+        up[place] += step
+        down[place] -= step
+        found[place] = (fn(up) - fn(down)) / (2 * step)
+    return found
+
+
+def single(*arrays: Floats) -> list[mx.array]:
+    return [mx.array(a.astype(np.float32)) for a in arrays]
+
+
+def test_sparse_decode() -> None:
+    values, decoder, weights = (RNG.normal(size=s) for s in ((5, 3), (7, 4), (5, 4)))
+    indices = np.array([RNG.permutation(7)[:3] for _ in range(5)])
+
+    def loss(values: Floats, decoder: Floats) -> float:
+        return float((weights * np.einsum("nk,nkd->nd", values, decoder[indices])).sum())
+
+    v, d, w = single(values, decoder, weights)
+    at = mx.array(indices.astype(np.uint32))
+    found = mx.grad(lambda v, d: mx.sum(w * gradients.sparse_decode(v, at, d)), argnums=(0, 1))(
+        v, d
+    )
+    assert np.allclose(found[0], slope(lambda a: loss(a, decoder), values), atol=1e-4)
+    assert np.allclose(found[1], slope(lambda a: loss(values, a), decoder), atol=1e-4)
+
+
+def test_project() -> None:
+    x, bias, encoder, weights = (RNG.normal(size=s) for s in ((5, 4), (4,), (4, 7), (5, 7)))
+    xs, b, e, w = single(x, bias, encoder, weights)
+    found = mx.grad(lambda b, e: mx.sum(w * gradients.project(xs, b, e)), argnums=(0, 1))(b, e)
+    assert np.allclose(
+        found[0], slope(lambda a: float((weights * ((x - a) @ encoder)).sum()), bias), atol=1e-4
+    )
+    assert np.allclose(
+        found[1], slope(lambda a: float((weights * ((x - bias) @ a)).sum()), encoder), atol=1e-4
+    )
+
+
+def test_select() -> None:
+    pre, weights = RNG.normal(size=(6, 9)), RNG.normal(size=(6, 9))
+
+    def loss(pre: Floats) -> float:
+        total = 0.0
+        for row, own in zip(pre, weights, strict=True):
+            for i in np.argsort(-row)[:4]:
+                total += own[i] * max(row[i], 0)
+        return total
+
+    (p, w) = single(pre, weights)
+
+    def traced(pre: mx.array) -> mx.array:
+        values, indices = gradients.select(pre, 4)
+        return mx.sum(values * mx.take_along_axis(w, indices, axis=-1))
+
+    value, found = mx.value_and_grad(traced)(p)
+    assert value.item() == pytest.approx(loss(pre), abs=1e-4)
+    assert np.allclose(found, slope(loss, pre), atol=1e-4)
+
+
+def test_jumprelu_is_the_papers_formula() -> None:
+    width = 0.4
+    pre, threshold = RNG.normal(size=(50, 3)), np.array([0.1, 0.5, 1.0])
+    weights = RNG.normal(size=(50, 3))
+    near = abs((pre - threshold) / width) < 0.5
+    p, t, w = single(pre, threshold, weights)
+    jumped = mx.grad(lambda p, t: mx.sum(w * gradients.jump(width)(p, t)), argnums=(0, 1))(p, t)
+    assert np.allclose(jumped[0], weights * (pre > threshold), atol=1e-5)
+    wanted = -(threshold / width) * (near * weights).sum(0)
+    assert near.any() and np.allclose(jumped[1], wanted, atol=1e-4)
+    stepped = mx.grad(lambda p, t: mx.sum(w * gradients.step(width)(p, t)), argnums=(0, 1))(p, t)
+    assert not np.array(stepped[0]).any()
+    assert np.allclose(stepped[1], -(near * weights).sum(0) / width, atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [1, 2, 17, 99, 100])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_kth_largest(k: int, dtype: mx.Dtype) -> None:
+    values = mx.maximum(mx.array(RNG.normal(size=100).astype(np.float32)), 0).astype(dtype)
+    wanted = np.sort(np.array(values.astype(mx.float32)))[::-1][k - 1]
+    found = kth_largest(values, k)
+    assert found.dtype == dtype and found.astype(mx.float32).item() == wanted
+
+
+def test_adamw_is_the_textbooks() -> None:
+    value, decay = RNG.normal(size=(3, 2)), 0.1
+    (param,) = single(value)
+    moments: tuple[dict[str, mx.array], dict[str, mx.array]] = (
+        {"encoder": mx.zeros((3, 2))},
+        {"encoder": mx.zeros((3, 2))},
+    )
+    first, second = np.zeros((3, 2)), np.zeros((3, 2))
+    for step in range(1, 5):
+        gradient = RNG.normal(size=(3, 2))
+        new, *moments = adamw(  # type: ignore[assignment]
+            {"encoder": param},
+            {"encoder": single(gradient)[0]},
+            tuple(moments),  # type: ignore[arg-type]
+            mx.array(0.01),
+            mx.array(step),
+            decay,
+        )
+        param = new["encoder"]
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        value = value - 0.01 * decay * value
+        value -= 0.01 * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        assert np.allclose(np.array(param), value, atol=1e-5)
+
+
+def test_rate_rises_stays_and_falls() -> None:
+    config = DictionaryConfig(n_features=8, k=2, learning_rate=1.0, warmup=4, decay=0.5)
+    plan = make_plan(config, {"x": 4}, 20, 10)
+    rates = [learning_rate(plan, mx.array(step)).item() for step in range(1, 21)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0] and rates[4:11] == [1.0] * 7
+    assert rates[11:] == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+
+
+def test_what_would_change_the_norm_is_taken_out() -> None:
+    rows = RNG.normal(size=(5, 4))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    left = np.array(without_parallel(*single(RNG.normal(size=(5, 4)), rows)))
+    assert np.allclose((left * rows).sum(1), 0, atol=1e-6) and abs(left).sum() > 1
