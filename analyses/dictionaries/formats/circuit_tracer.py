@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from mlxray import DictionaryFormat, hookimpl
 from mlxray.errors import InputError, LoadError, SaveError
-from mlxray.storage.files import replace_files
+from mlxray.storage.files import write_together
 
 from ..cross_layer import CrossLayerTranscoder, TranscoderLayer
 from .addresses import from_hook, to_hook
@@ -123,24 +123,22 @@ def save(dictionary: Any, folder: Path) -> None:
         "feature_output_hook": _hook(dictionary.writes, "writes"),
         KEY: token,
     }
-    names = [f"W_{part}_{layer}.safetensors" for layer in range(count) for part in ("enc", "dec")]
-    metadata = {"format": "pt", KEY: token}
-    with replace_files(*(folder / name for name in (*names, CONFIG))) as (*weights, config):
-        for number, layer in enumerate(dictionary.layers):
-            encoder = {
-                f"W_enc_{number}": layer.encoder,
-                f"b_enc_{number}": layer.encoder_bias,
-                f"b_dec_{number}": layer.decoder_bias,
-            }
-            if layer.threshold is not None:
-                encoder[f"threshold_{number}"] = layer.threshold
-            pair = (encoder, {f"W_dec_{number}": layer.decoder})
-            for path, tensors in zip(weights[2 * number :], pair, strict=False):
-                whole = {name: mx.contiguous(array) for name, array in tensors.items()}
-                mx.save_safetensors(str(path), whole, metadata=metadata)
-        # JSON's texts, numbers and lists are YAML's, too.
-        lines = [f"{name}: {json.dumps(value)}\n" for name, value in told.items()]
-        config.write_text("".join(lines), encoding="utf-8")
+    files: dict[Path, str | dict[str, mx.array]] = {}
+    for number, layer in enumerate(dictionary.layers):
+        encoder = {
+            f"W_enc_{number}": layer.encoder,
+            f"b_enc_{number}": layer.encoder_bias,
+            f"b_dec_{number}": layer.decoder_bias,
+        }
+        if layer.threshold is not None:
+            encoder[f"threshold_{number}"] = layer.threshold
+        decoder = {f"W_dec_{number}": mx.contiguous(layer.decoder)}
+        whole = {name: mx.contiguous(array) for name, array in encoder.items()}
+        files[folder / f"W_enc_{number}.safetensors"] = whole
+        files[folder / f"W_dec_{number}.safetensors"] = decoder
+    # JSON's texts, numbers and lists are YAML's, too.
+    files[folder / CONFIG] = "".join(f"{k}: {json.dumps(value)}\n" for k, value in told.items())
+    write_together(files, {"format": "pt", KEY: token})
 
 
 def _plain(metadata: dict[str, Any]) -> dict[str, Any]:

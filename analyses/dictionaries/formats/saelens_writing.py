@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray.errors import InputError
-from mlxray.storage.files import replace_files
+from mlxray.storage.files import write_together
 
 from ..activations import AbsTopK, BatchTopK, Gated, JumpReLU, ReLU, SparseActivation, TopK
 from ..dictionary import Dictionary
@@ -48,10 +48,9 @@ def save(dictionary: Any, folder: Path) -> None:
     architecture = _architecture(plain)
     token = new_token()
     text = json.dumps(_settings(plain, architecture, normalize, token), indent=1, allow_nan=False)
-    tensors = _tensors(plain)
-    with replace_files(folder / WEIGHTS, folder / CONFIG) as (weights, config):
-        mx.save_safetensors(str(weights), tensors, metadata={"format": "pt", KEY: token})
-        config.write_text(text, encoding="utf-8")
+    files: dict[Path, str | dict[str, mx.array]] = {folder / CONFIG: text}
+    files[folder / WEIGHTS] = _tensors(plain)
+    write_together(files, {"format": "pt", KEY: token})
 
 
 def _plain(dictionary: Dictionary) -> tuple[Dictionary, str]:
