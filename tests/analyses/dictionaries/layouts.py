@@ -16,9 +16,10 @@ D, F, K = 6, 10, 3
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
-def weights(seed: int = 0, d_out: int = D) -> Arrays:
+def weights(seed: int = 0, d_out: int | None = None) -> Arrays:
     """Random weights with SAELens' names and orders of axes."""
     rng = np.random.default_rng(seed)
+    d_out = d_out or D
     shapes = {
         "W_enc": (D, F),
         "b_enc": (F,),
