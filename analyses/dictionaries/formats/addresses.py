@@ -12,13 +12,12 @@ _HOOKS = {
     "hook_resid_post": "resid_post",
     "hook_attn_out": "attn_add",
     "hook_mlp_out": "mlp_add",
-    "hook_mlp_in": "resid_mid",
     "attn.hook_z": "z",
     "mlp.hook_in": "mlp.input",
     "mlp.hook_post": "mlp_act",
 }
 _BACK = {
-    **{point: hook for hook, point in _HOOKS.items() if hook != "hook_mlp_in"},
+    **{point: hook for hook, point in _HOOKS.items()},
     "attn_out": "hook_attn_out",
     "mlp_out": "hook_mlp_out",
 }

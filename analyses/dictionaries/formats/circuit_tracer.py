@@ -132,10 +132,8 @@ def save(dictionary: Any, folder: Path) -> None:
         }
         if layer.threshold is not None:
             encoder[f"threshold_{number}"] = layer.threshold
-        decoder = {f"W_dec_{number}": mx.contiguous(layer.decoder)}
-        whole = {name: mx.contiguous(array) for name, array in encoder.items()}
-        files[folder / f"W_enc_{number}.safetensors"] = whole
-        files[folder / f"W_dec_{number}.safetensors"] = decoder
+        files[folder / f"W_enc_{number}.safetensors"] = encoder
+        files[folder / f"W_dec_{number}.safetensors"] = {f"W_dec_{number}": layer.decoder}
     # JSON's texts, numbers and lists are YAML's, too.
     files[folder / CONFIG] = "".join(f"{k}: {json.dumps(value)}\n" for k, value in told.items())
     write_together(files, {"format": "pt", KEY: token})

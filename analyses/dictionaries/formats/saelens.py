@@ -14,7 +14,7 @@ from mlxray.errors import LoadError
 from ..activations import AbsTopK, Activation, Gated, JumpReLU, ReLU, TopK
 from ..dictionary import Dictionary
 from ..normalization import LayerNorm, NoNormalization, Normalization, TokenNorm
-from .addresses import from_hook
+from .addresses import from_hook, from_module
 from .reading import DTYPES, Settings, Tensors, parts
 from .saelens_settings import read_settings
 from .saelens_writing import ADDRESSES, CONFIG, WEIGHTS, save
@@ -78,7 +78,7 @@ def load(path: Path) -> Dictionary:
     skip = take("W_skip", d_out, d_in) if "skip" in architecture else None
     _check_rest(tensors, architecture)
     metadata = settings.inner("metadata").values
-    reads, writes = (metadata.get(name) for name in ADDRESSES)
+    reads, writes = (_text(metadata.get(name)) for name in ADDRESSES)
     return Dictionary(
         encoder=encoder,
         encoder_bias=bias,
@@ -88,10 +88,20 @@ def load(path: Path) -> Dictionary:
         skip=skip,
         subtract_decoder_bias=_subtracts(settings, transcoder),
         normalization=_normalization(settings, transcoder),
-        reads=reads or from_hook(metadata.get("hook_name")),
-        writes=writes or from_hook(metadata.get("hook_name_out")),
+        reads=reads or _address(metadata, ""),
+        writes=writes or _address(metadata, "_out"),
         metadata=_metadata(settings, architecture),
     )
+
+
+def _address(metadata: dict[str, Any], side: str) -> str | None:
+    """The transformers library's name of the point where it is given: it is the clearer one."""
+    module, hook = (_text(metadata.get(f"{name}{side}")) for name in ("hf_hook_name", "hook_name"))
+    return from_module(module) or from_hook(hook)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _dtype(settings: Settings) -> mx.Dtype:

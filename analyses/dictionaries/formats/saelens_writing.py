@@ -110,8 +110,7 @@ def _tensors(dictionary: Dictionary) -> dict[str, mx.array]:
         tensors["threshold"] = mx.full((dictionary.n_features,), function.threshold)
     if dictionary.skip is not None:
         tensors["W_skip"] = dictionary.skip
-    # A view of another array would be written with that array's order of numbers.
-    return {name: mx.contiguous(array) for name, array in tensors.items()}
+    return tensors
 
 
 def _settings(

@@ -114,6 +114,32 @@ def test_saelens_before_version_6(tmp_path: Path) -> None:
     check(load_dictionary(tmp_path), features, features @ w["W_dec"] + w["b_dec"])
 
 
+@pytest.mark.parametrize(
+    ("hooks", "reads"),
+    [
+        ({"hook_name": "blocks.4.hook_attn_out"}, "layers.4.attn_add"),
+        ({"hook_name": "blocks.4.mlp.hook_post"}, "layers.4.mlp_act"),
+        ({"hook_name": "hook_embed"}, "embed"),
+        ({"hook_name": "blocks.4.ln2.hook_normalized"}, None),
+        ({"hook_name": ["a"]}, None),
+        ({"mlxray_reads": 3}, None),
+        ({"mlxray_reads": "layers.4.mlp_out", "hook_name": "hook_embed"}, "layers.4.mlp_out"),
+        (
+            {
+                "hook_name": "blocks.4.hook_mlp_in",
+                "hf_hook_name": "model.layers.4.pre_feedforward_layernorm.output",
+            },
+            "layers.4.mlp.input",
+        ),
+    ],
+)
+def test_points_of_other_libraries(tmp_path: Path, hooks: Any, reads: str | None) -> None:
+    metadata = {"sae_lens_version": "6.0.0", **hooks}
+    found = load_dictionary(layouts.saelens(tmp_path, "standard", weights(), metadata=metadata))
+    assert found.reads == reads
+    assert all(found.metadata.get(k) == v for k, v in hooks.items() if not k.startswith("mlxray"))
+
+
 def test_gemma_scope(tmp_path: Path) -> None:
     w = weights()
     place = tmp_path / "gemma-scope-2b-pt-res" / "layer_12/width_16k/average_l0_82"
@@ -122,6 +148,9 @@ def test_gemma_scope(tmp_path: Path) -> None:
     check(found, features, features @ w["W_dec"] + w["b_dec"])
     assert found.reads == "layers.12.resid_post"
     assert load_dictionary(place / "params.npz").kind == "jumprelu"
+    place = tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_7/width_16k/average_l0_7"
+    found = load_dictionary(layouts.gemma_scope(place, w))
+    assert (found.reads, found.writes) == (None, "layers.7.mlp_add") and found.is_transcoder
     other = tmp_path / "gemma-scope-2b-pt-res" / "embedding/width_4k/average_l0_6"
     found = load_dictionary(layouts.gemma_scope(other, w))
     assert found.reads == "embed"
