@@ -13,6 +13,7 @@ from .normalization import (
     Standardize,
     TokenNorm,
 )
+from .report_result import DictionaryReport
 from .train import train_dictionaries, train_dictionary
 from .training import Batches, DictionaryConfig, InMemory
 from .training_result import TrainingResult
@@ -26,6 +27,7 @@ __all__ = [
     "Crosscoder",
     "Dictionary",
     "DictionaryConfig",
+    "DictionaryReport",
     "Gated",
     "InMemory",
     "JumpReLU",

@@ -17,7 +17,7 @@ from mlxray.storage.files import check_writable
 from .training.batches import Batches, InMemory
 from .training.checkpoint import Checkpoint
 from .training.config import DictionaryConfig
-from .training.plan import Plan, make_plan
+from .training.plan import make_plan
 from .training.run import Run
 from .training_result import TrainingResult
 
@@ -171,7 +171,7 @@ def train_dictionaries(
         raise InputError("configs is empty: give at least one DictionaryConfig.")
     plans = [make_plan(config, source.widths, total, batch_size) for config in configs]
     points = sorted({point for plan in plans for point in plan.widths})
-    path = None if checkpoint is None else Path(checkpoint).expanduser()
+    path = None if checkpoint is None else _path(checkpoint)
     settings = {
         "tokens": source.tokens,
         "widths": {p: source.widths[p] for p in points},
@@ -180,25 +180,33 @@ def train_dictionaries(
         "data_seed": data_seed,
         "dictionaries": [plan.to_json() for plan in plans],
     }
-    runs, start, recorded = _begin(source, plans, settings, path)
+    saved = None if path is None else _read(path, settings)
+    start = 0 if saved is None else saved.step
     every = max(1, total // _RECORDED)
     began = time.perf_counter()
     batches = source.batches(batch_size, points, seed=data_seed, epochs=epochs, start=start)
-    bar = _bar(total, start, verbose)
-    for step, batch in enumerate(islice(batches, total - start), start + 1):
-        record = step % every == 0 or step == total
-        told = [run.advance(batch, record=record) for run in runs]
-        if record:
-            recorded.append(step)
-        if path is not None and (step % checkpoint_every == 0 or step == total):
-            _save(path, step, settings, runs, recorded)
-        bar.set_postfix_str(_phrase(told), refresh=False)
-        bar.update()
-        if callback is not None:
-            callback(step, told)
-    bar.close()
-    if runs[0].done != total:
-        raise InputError(f"the data ended after {runs[0].done} of {total} steps.")
+    runs: list[Run] = []
+    recorded: list[int] = []
+    if saved is not None:
+        recorded = list(saved.notes["recorded"])
+        runs = [Run(plan, None, own) for plan, own in zip(plans, saved.arrays, strict=True)]
+    with _bar(total, start, verbose) as bar:
+        for step, batch in enumerate(islice(batches, total - start), start + 1):
+            # The first batch of all tells the scales of the points.
+            runs = runs or [Run(plan, batch) for plan in plans]
+            record = step % every == 0 or step == total
+            told = [run.advance(batch, record=record) for run in runs]
+            if record:
+                recorded.append(step)
+            if path is not None and (step % checkpoint_every == 0 or step == total):
+                _save(path, step, settings, runs, recorded)
+            bar.set_postfix_str(_phrase(told), refresh=False)
+            bar.update()
+            if callback is not None:
+                callback(step, told)
+    done = runs[0].done if runs else 0
+    if done != total:
+        raise InputError(f"the data ended after {done} of {total} steps.")
     notes = {
         "batch_size": batch_size,
         "steps": total,
@@ -223,24 +231,21 @@ def _steps(source: Batches, batch_size: int, epochs: int, steps: int | None) -> 
     return total, -(-total // per_epoch)
 
 
-def _begin(
-    source: Batches,
-    plans: Sequence[Plan],
-    settings: dict[str, Any],
-    path: Path | None,
-) -> tuple[list[Run], int, list[int]]:
-    """The trainings where they start or go on, the steps done, and those recorded."""
-    if path is not None and path.exists():
+def _path(checkpoint: str | Path) -> Path:
+    path = Path(checkpoint).expanduser()
+    if path.suffix != ".safetensors":
+        raise InputError(f"checkpoint={str(checkpoint)!r}: name a file that ends in .safetensors.")
+    return path
+
+
+def _read(path: Path, settings: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint to go on from, if there is one."""
+    if path.exists():
         saved = Checkpoint.load(path)
         saved.check_settings(settings, path)
-        runs = [Run(plan, None, arrays) for plan, arrays in zip(plans, saved.arrays, strict=True)]
-        return runs, saved.step, list(saved.notes["recorded"])
-    if path is not None:
-        check_writable(path)
-    # From the first batch of the series, so that they are the same wherever training goes on.
-    points, seed = list(settings["widths"]), settings["data_seed"]
-    first = next(iter(source.batches(settings["batch_size"], points, seed=seed)))
-    return [Run(plan, first) for plan in plans], 0, []
+        return saved
+    check_writable(path)
+    return None
 
 
 def _save(

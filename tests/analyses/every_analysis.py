@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
 from mlxray import InterpretableModel
 from mlxray.analyses.datasets.pairs import PairSet, PromptPair
+from mlxray.analyses.dictionaries import Dictionary, ReLU
 
 FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
 PAIR = {"clean": FRANCE, "corrupted": ITALY}
@@ -28,6 +31,20 @@ def trained(model: InterpretableModel) -> Any:
 def loaded(model: InterpretableModel, folder: Path) -> Any:
     trained(model).save(folder / "lens")
     return model.load_tuned_lens(folder / "lens")
+
+
+def identity(model: InterpretableModel) -> Dictionary:
+    """A dictionary that keeps what is positive."""
+    width = model.watch([0], "resid_post", [0])[0].shape[-1]
+    eye, zeros = mx.eye(width), mx.zeros(width)
+    return Dictionary(
+        encoder=eye,
+        encoder_bias=zeros,
+        decoder=eye,
+        decoder_bias=zeros,
+        activation=ReLU(),
+        reads="layers.0.resid_post",
+    )
 
 
 def curve(model: InterpretableModel) -> Any:
@@ -53,6 +70,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "edge_attribution_patching": lambda m: m.edge_attribution_patching(
         **PAIR, metric_kwargs=ANSWERS
     ),
+    "evaluate_dictionary": lambda m: m.evaluate_dictionary(identity(m), [FRANCE]),
     "head_scores": lambda m: m.head_scores(FRANCE, layers=[1], copying=False),
     "induction_heads": lambda m: m.induction_heads(
         n_random_tokens=6, samples=2, draws=1, copying=False

@@ -14,15 +14,15 @@ from ..shapes import check_floats
 
 
 class Batches(Protocol):
-    """What the trainer asks of its data; an `ActivationStore` has it.
+    """What the trainer asks of its data; an `ActivationStore` has it."""
 
-    Attributes:
-        tokens: Rows in all.
-        widths: Address → D.
-    """
+    @property
+    def tokens(self) -> int:
+        """Rows in all."""
 
-    tokens: int
-    widths: Mapping[str, int]
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Address → D."""
 
     def steps(self, batch_size: int) -> int:
         """Whole batches in one epoch."""

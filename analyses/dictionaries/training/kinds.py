@@ -10,6 +10,7 @@ from mlxray.arrays import number
 
 from ..activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
 from .gradients import jump, select, step
+from .largest import kth_largest
 from .plan import Plan
 from .wiring import Code, Params, Wiring
 
@@ -234,26 +235,6 @@ KINDS: dict[str, type[Kind]] = {
     "batch_topk": BatchTopKKind,
     "matryoshka": MatryoshkaKind,
 }
-
-
-def kth_largest(values: mx.array, k: int) -> mx.array:
-    """The k-th largest of many numbers that are not negative.
-
-    Bisects on the bits, whose order as integers is that of the numbers: each round counts once,
-    which costs a small part of sorting.
-
-    Args:
-        values: (n,), not negative.
-        k: From 1 to n.
-    """
-    wide = values.astype(mx.float32).view(mx.int32)
-    low, high = mx.array(0, mx.int32), mx.max(wide)
-    for _ in range(31):
-        # At least k are as large as `low`; the answer is `low` when nothing lies between.
-        middle = low + (high - low + 1) // 2
-        enough = mx.sum(wide >= middle) >= k
-        low, high = mx.where(enough, middle, low), mx.where(enough, high, middle - 1)
-    return low.view(mx.float32).astype(values.dtype)
 
 
 def _l1(features: mx.array) -> mx.array:

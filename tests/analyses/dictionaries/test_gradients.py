@@ -11,7 +11,7 @@ import pytest
 
 from mlxray.analyses.dictionaries.training import gradients
 from mlxray.analyses.dictionaries.training.config import DictionaryConfig
-from mlxray.analyses.dictionaries.training.kinds import kth_largest
+from mlxray.analyses.dictionaries.training.largest import bisect_bits, kth_largest
 from mlxray.analyses.dictionaries.training.plan import make_plan
 from mlxray.analyses.dictionaries.training.step import adamw, learning_rate
 from mlxray.analyses.dictionaries.training.wiring import without_parallel
@@ -104,8 +104,8 @@ def test_jumprelu_is_the_papers_formula() -> None:
 def test_kth_largest(k: int, dtype: mx.Dtype) -> None:
     values = mx.maximum(mx.array(RNG.normal(size=100).astype(np.float32)), 0).astype(dtype)
     wanted = np.sort(np.array(values.astype(mx.float32)))[::-1][k - 1]
-    found = kth_largest(values, k)
-    assert found.dtype == dtype and found.astype(mx.float32).item() == wanted
+    for found in (kth_largest(values, k), bisect_bits(values, k)):
+        assert found.dtype == dtype and found.astype(mx.float32).item() == wanted
 
 
 def test_adamw_is_the_textbooks() -> None:

@@ -251,6 +251,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path:
         ({"settings": {"bandwith": 1}}, "no setting 'bandwith'. Did you mean 'bandwidth'"),
         ({"settings": {"skip": True}}, "skip=True is for transcoders"),
         ({"reads": ("activations", "activations")}, "each once"),
+        ({"checkpoint": "c.pt", "batch_size": 64}, "ends in .safetensors"),
     ],
 )
 def test_bad_settings(options: Flat, message: str) -> None:
