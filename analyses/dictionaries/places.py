@@ -20,12 +20,18 @@ Found = tuple[Path, list[DictionaryFormat]]
 
 
 def recognised(path: Path, formats: Sequence[DictionaryFormat]) -> list[DictionaryFormat]:
-    """The formats that recognise a folder or file; one that fails at it is listed as failed."""
+    """The formats that recognise a folder or file; one that fails at it is listed as failed.
+
+    Raises:
+        LoadError: if it may not be read.
+    """
     found = []
     for known in formats:
         try:
             if known.recognises(path):
                 found.append(known)
+        except PermissionError as error:
+            raise LoadError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
         except Exception as error:  # noqa: BLE001  (a stranger's may raise anything)
             registry.failed("dictionary_format", known.name, error)
     return found
@@ -70,7 +76,7 @@ def fetched(
     Raises:
         LoadError: if it cannot be reached, has no dictionary, or more than one.
     """
-    names = [PurePosixPath(name) for name in hub.names(source)[:MOST]]
+    names = [PurePosixPath(name) for name in hub.names(source)]
     places: dict[PurePosixPath, list[str]] = {}
     for known, name in itertools.product(formats, names):
         for at in _places(known, name):

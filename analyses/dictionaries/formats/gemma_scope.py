@@ -9,6 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlxray import DictionaryFormat, hookimpl
+from mlxray.arrays import truth
 from mlxray.errors import LoadError
 from mlxray.storage.npz import read_arrays
 
@@ -88,7 +89,7 @@ def _addresses(place: str) -> tuple[str | None, str | None]:
 def _check_scale(tensors: Tensors) -> None:
     if "scaling_factor" in tensors:
         factor = tensors.take("scaling_factor", tuple(tensors.arrays["scaling_factor"].shape))
-        if not mx.allclose(factor, mx.ones_like(factor)).item():
+        if not truth(mx.allclose(factor, mx.ones_like(factor))):
             raise LoadError(f"{str(tensors.path)!r}: scaling_factor is not 1; that is not read.")
 
 

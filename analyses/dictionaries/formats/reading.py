@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxray.arrays import truth
+from mlxray.arrays import nested, truth
 from mlxray.errors import LoadError
 from mlxray.loading.load import check_safetensors
 from mlxray.storage.files import is_number, read_file, read_json
@@ -41,8 +41,9 @@ def part(path: Path, name: str) -> Path | None:
 
 
 def parts(path: Path, *names: str) -> bool:
-    """Whether a dictionary has all these files."""
-    return all(part(path, name) is not None for name in names)
+    """Whether a folder has all these files, or the path is one of them beside the others."""
+    folder = path if path.is_dir() else path.parent
+    return (folder is path or path.name in names) and all(part(folder, n) for n in names)
 
 
 def layer_in(text: str) -> int | None:
@@ -260,7 +261,7 @@ class Tensors:
         value = self.arrays.get(name)
         self.taken.add(name)
         if isinstance(value, mx.array) and value.size == 1:
-            value = value.item()
+            value = nested(value.reshape(()))
         if type(value) is not int:
             raise LoadError(f"{str(self.path)!r}: {name} is no whole number.")
         return value

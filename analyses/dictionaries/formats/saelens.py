@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import DictionaryFormat, hookimpl
+from mlxray.arrays import truth
 from mlxray.errors import LoadError
 
 from ..activations import AbsTopK, Activation, Gated, JumpReLU, ReLU, TopK
@@ -153,7 +154,7 @@ def _check_rest(tensors: Tensors, architecture: str) -> None:
     """Before version 6, some files have a scale for each feature, of ones unless it was tuned."""
     if "scaling_factor" in tensors:
         factor = tensors.take("scaling_factor", tensors.shape("scaling_factor", 1))
-        if not mx.allclose(factor, mx.ones_like(factor)).item():
+        if not truth(mx.allclose(factor, mx.ones_like(factor))):
             raise LoadError(f"{str(tensors.path)!r}: scaling_factor is not 1; that is not read.")
     tensors.check_all_taken(
         reason=f", which the architecture {architecture!r} has no use for: {CONFIG} is not of it"

@@ -49,6 +49,8 @@ def test_saelens(tmp_path: Path, architecture: str) -> None:
     assert found.reads == f"layers.1.{'resid_mid' if transcoder else 'resid_post'}"
     assert found.writes == f"layers.1.{'mlp_add' if transcoder else 'resid_post'}"
     assert found.metadata["model_name"] == "pocket" and found.is_transcoder == transcoder
+    for file in tmp_path.iterdir():
+        assert load_dictionary(file).kind == found.kind
 
 
 @pytest.mark.parametrize("normalize", ["constant_norm_rescale", "layer_norm"])
