@@ -80,7 +80,10 @@ def fetched(
     places: dict[PurePosixPath, list[str]] = {}
     for known, name in itertools.product(formats, names):
         for at in _places(known, name):
-            inner = [at / pattern for pattern in known.files] if at != name else [at]
+            folder, own = (
+                (at, known.files) if at != name else (at.parent, (at.name, *known.files[1:]))
+            )
+            inner = [folder / pattern for pattern in own]
             places.setdefault(at, []).extend(map(str, inner))
     if subfolder is not None:
         inside = PurePosixPath(subfolder)

@@ -253,6 +253,19 @@ def mlxterp(folder: Path, w: Arrays, name: str = "SAE", **changed: Any) -> Path:
     return folder
 
 
+def circuit_tracer_set(folder: Path, w: Arrays, layer: int = 4, *, jumps: bool = False) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"W_enc": w["W_enc"].T, **{name: w[name] for name in ("W_dec", "b_enc", "b_dec")}}
+    if jumps:
+        arrays |= {"activation_function.threshold": w["threshold"], "W_skip": w["W_skip"]}
+    safetensors(folder / f"layer_{layer}.safetensors", arrays)
+    (folder / "config.yaml").write_text(
+        "model_name: Qwen/Qwen3-4B\nmodel_kind: transcoder_set\n"
+        "feature_input_hook: mlp.hook_in\nfeature_output_hook: hook_mlp_out\n"
+    )
+    return folder
+
+
 def circuit_tracer(folder: Path, layers: int = 3, jumps: bool = True) -> list[Arrays]:
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(5)

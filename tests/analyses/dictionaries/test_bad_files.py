@@ -30,6 +30,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "qwen-scope": lambda folder: layouts.qwen_scope(folder / "SAE-Res-Qwen3-W1K-L0_3", weights()),
     "mlxterp": lambda folder: layouts.mlxterp(folder, weights()),
     "circuit-tracer": layouts.circuit_tracer,
+    "circuit-tracer-set": lambda folder: layouts.circuit_tracer_set(folder, weights()),
 }
 
 
@@ -149,6 +150,7 @@ SETTINGS = {
     "dictionary_learning": "config.json",
     "mlxterp": "config.json",
     "circuit-tracer": "config.yaml",
+    "circuit-tracer-set": "config.yaml",
 }
 
 
@@ -161,7 +163,7 @@ def test_settings_that_are_none(tmp_path: Path, name: str, content: bytes) -> No
         load_dictionary(tmp_path)
 
 
-@pytest.mark.parametrize("name", [n for n in SETTINGS if n != "circuit-tracer"])
+@pytest.mark.parametrize("name", [n for n in SETTINGS if SETTINGS[n] != "config.yaml"])
 @pytest.mark.parametrize("value", ["many", -3, 0, 1e300, True, [1], {"a": 1}, 10**12])
 def test_no_setting_of_another_kind_gets_through(tmp_path: Path, name: str, value: Any) -> None:
     """Each setting in turn is replaced: the dictionary is as before, or refused with its file."""

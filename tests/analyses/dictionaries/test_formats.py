@@ -262,6 +262,18 @@ def test_mlxterp(tmp_path: Path, name: str, normalize: bool, tied: bool) -> None
 
 
 @pytest.mark.parametrize("jumps", [True, False])
+def test_circuit_tracer_set(tmp_path: Path, jumps: bool) -> None:
+    w, x = weights(d_out=4), inputs()
+    found = load_dictionary(layouts.circuit_tracer_set(tmp_path, w, jumps=jumps))
+    features = jump(x @ w["W_enc"] + w["b_enc"], w["threshold"] if jumps else 0)
+    skipped = x @ w["W_skip"].T if jumps else 0
+    check(found, features, features @ w["W_dec"] + w["b_dec"] + skipped)
+    assert (found.reads, found.writes) == ("layers.4.mlp.input", "layers.4.mlp_add")
+    layouts.circuit_tracer_set(tmp_path, w, layer=5)
+    assert load_dictionary(tmp_path, layer=5).reads == "layers.5.mlp.input"
+
+
+@pytest.mark.parametrize("jumps", [True, False])
 def test_circuit_tracer(tmp_path: Path, jumps: bool) -> None:
     made = layouts.circuit_tracer(tmp_path, jumps=jumps)
     found = load_dictionary(tmp_path)

@@ -84,6 +84,14 @@ def test_a_file_for_each_layer(hub: Hub) -> None:
     assert sorted(hub.fetched()) == [f"{name}/layer1.sae.pt", f"{name}/layer2.sae.pt"]
 
 
+def test_a_file_for_each_layer_with_settings_beside(hub: Hub) -> None:
+    name = "mwhanna/qwen3-4b-transcoders"
+    for layer in range(3):
+        layouts.circuit_tracer_set(hub.folder / name, weights(), layer)
+    assert load_dictionary(name, layer=2).reads == "layers.2.mlp.input"
+    assert sorted(hub.fetched()) == [f"{name}/config.yaml", f"{name}/layer_2.safetensors"]
+
+
 def test_folders_with_more_than_the_dictionary(hub: Hub) -> None:
     repository = hub.folder / "owner/name"
     layouts.llama_scope(repository / "Llama3_1-8B-Base-L15R-8x", weights())
