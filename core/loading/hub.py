@@ -28,7 +28,9 @@ def local_path(source: str, wanted: str) -> Path | None:
     except (OSError, RuntimeError) as error:
         raise LoadError(f"{reprlib.repr(source)} is no folder: {one_line(error)}") from error
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise LoadError(f"there is no folder {source!r}. Give {wanted}, or a hub id 'owner/name'.")
+        raise LoadError(
+            f"there is no folder {source!r}. Give {wanted}, or a hub id such as 'owner/name'."
+        )
     return None
 
 
