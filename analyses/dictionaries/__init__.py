@@ -4,6 +4,7 @@ from .activations import AbsTopK, Activation, BatchTopK, Gated, JumpReLU, ReLU, 
 from .cross_layer import CrossLayerTranscoder, TranscoderLayer
 from .crosscoder import Crosscoder
 from .dictionary import Dictionary
+from .files import load_dictionary, save_dictionary
 from .normalization import (
     LayerNorm,
     NoNormalization,
@@ -40,6 +41,8 @@ __all__ = [
     "TopK",
     "TrainingResult",
     "TranscoderLayer",
+    "load_dictionary",
+    "save_dictionary",
     "train_dictionaries",
     "train_dictionary",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +14,8 @@ import mlx.nn as nn
 from ..arrays import arrays_of, evaluate
 from ..errors import LoadError
 from ..storage.files import check_file, read_json
-from . import checkpoint, lora, quantisation
+from . import checkpoint, hub, lora, quantisation
+from .hub import one_line
 from .stops import checkpoint_stops
 
 #: A safetensors header longer than this is refused, as the format's own library does.
@@ -74,7 +74,7 @@ def load(
         except MemoryError:
             raise
         except Exception as error:
-            said = _line(error).replace(str(place), str(folder))
+            said = one_line(error).replace(str(place), str(folder))
             raise LoadError(f"cannot load the model in {str(folder)!r}: {said}") from error
     quantisation.check_unpacked(model, folder)
     checkpoint.check_numbers(getattr(model, "args", None), folder)
@@ -93,7 +93,9 @@ def load(
             eos_token_ids=stops,
         )
     except Exception as error:
-        raise LoadError(f"cannot load the tokenizer in {str(folder)!r}: {_line(error)}") from error
+        raise LoadError(
+            f"cannot load the tokenizer in {str(folder)!r}: {one_line(error)}"
+        ) from error
     return model, tokenizer
 
 
@@ -109,7 +111,7 @@ def _fine_tuned(model: nn.Module, folder: Path) -> nn.Module:
     except LoadError:
         raise
     except Exception as error:
-        raise LoadError(f"cannot put {str(folder)!r} into the model: {_line(error)}") from error
+        raise LoadError(f"cannot put {str(folder)!r} into the model: {one_line(error)}") from error
 
 
 def _folder(source: str, trust_remote_code: bool) -> Path:
@@ -117,30 +119,10 @@ def _folder(source: str, trust_remote_code: bool) -> Path:
         from ..pocket import PATH
 
         return Path(PATH)
-    try:
-        path = Path(source).expanduser()
-        if source and path.exists():
-            return path
-        if source and path.is_symlink():
-            raise LoadError(f"{source!r} is a link that leads nowhere.")
-    except (OSError, RuntimeError) as error:
-        raise LoadError(f"{reprlib.repr(source)} is no folder: {_line(error)}") from error
-    looks_local = source.startswith((".", "/", "~")) or source.count("/") != 1
-    if looks_local:
-        raise LoadError(
-            f"there is no folder {source!r}. Give 'pocket', a folder with config.json and "
-            "*.safetensors, or a hub id such as 'owner/name'."
-        )
-    from huggingface_hub import snapshot_download
-
-    wanted = [*PATTERNS, "*.py"] if trust_remote_code else list(PATTERNS)
-    try:
-        return Path(snapshot_download(source, allow_patterns=wanted))
-    except Exception as error:
-        raise LoadError(
-            f"cannot fetch {source!r} from the hub: {_line(error)} "
-            "Check the name and the network, or give a local folder."
-        ) from error
+    path = hub.local_path(source, "'pocket', a folder with config.json and *.safetensors")
+    if path is not None:
+        return path
+    return hub.fetch(source, [*PATTERNS, "*.py"] if trust_remote_code else PATTERNS)
 
 
 def _check_folder(folder: Path, trust_remote_code: bool) -> list[Path]:
@@ -199,7 +181,7 @@ def check_safetensors(path: Path) -> list[str]:
                 _extent(name, entry) for name, entry in header.items() if name != "__metadata__"
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise LoadError(f"{broken}: {_line(error)}") from error
+            raise LoadError(f"{broken}: {one_line(error)}") from error
     for (_, before, one), (start_of, _, other) in pairwise(extents):
         if start_of < before:
             raise LoadError(f"{broken}: tensors {one!r} and {other!r} overlap. Fetch it again.")
@@ -228,10 +210,3 @@ def evaluate_parameters(root: nn.Module) -> None:
     """
     attributes = [list(vars(module).values()) for module in root.modules()]
     evaluate(arrays_of(dict(root)), arrays_of(attributes))
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
-    # A heading says nothing without what stands below it: MLX lists parameters so.
-    text = " ".join(lines) if lines[0].endswith(":") else lines[0]
-    return f"{type(error).__name__}: {text[:300]}"

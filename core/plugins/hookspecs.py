@@ -96,7 +96,7 @@ def mlxray_explainers() -> list[Explainer]:  # type: ignore[empty-body]
 
 @hookspec
 def mlxray_dictionary_formats() -> list[DictionaryFormat]:  # type: ignore[empty-body]
-    """File formats of sparse dictionaries: who recognises and who reads them.
+    """File formats of sparse dictionaries: who recognises, reads and writes them.
 
     Example::
 

@@ -242,8 +242,20 @@ class Explainer:
 
 @dataclass(frozen=True)
 class DictionaryFormat:
-    """A file format of sparse dictionaries."""
+    """A file format of sparse dictionaries.
+
+    Attributes:
+        name: As in ``load_dictionary(…, format=NAME)``.
+        recognises: Whether a folder, or a file, is one dictionary of this format.
+        load: Reads what `recognises` recognised; raises LoadError where it cannot be read.
+        files: Patterns of the names in a dictionary's folder. By the first one a dictionary is
+            found on the hub (a pattern with ``*``: each such file is one, which the others stand
+            beside), and nothing but these files is fetched from there.
+        save: Writes a dictionary into a folder that exists; None if the format is only read.
+    """
 
     name: str
     recognises: Callable[[Path], bool]
     load: Callable[[Path], Any]
+    files: tuple[str, ...] = ()
+    save: Callable[[Any, Path], None] | None = None

@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,31 @@ def save_safetensors(path: Path, arrays: dict[str, mx.array], metadata: dict[str
             mx.save_safetensors(str(part), arrays, metadata=metadata)
         except RuntimeError as error:  # "Unable to write": MLX keeps the system's reason to itself
             raise SaveError(f"cannot write {str(path)!r}: {error} Is the disk full?") from error
+
+
+def write_together(
+    files: Mapping[Path, str | dict[str, mx.array]], metadata: dict[str, str]
+) -> None:
+    """Write texts, and arrays as safetensors: all of them, or none.
+
+    Args:
+        files: Path → what it is to hold.
+        metadata: Of each safetensors file.
+
+    Raises:
+        SaveError: as `replace_files`.
+    """
+    evaluate([held for held in files.values() if not isinstance(held, str)])
+    with replace_files(*files) as parts:
+        for part, (path, held) in zip(parts, files.items(), strict=True):
+            if isinstance(held, str):
+                part.write_text(held, encoding="utf-8")
+                continue
+            try:
+                mx.save_safetensors(str(part), held, metadata=metadata)
+            except RuntimeError as error:
+                shown = repr(str(path))
+                raise SaveError(f"cannot write {shown}: {error} Is the disk full?") from error
 
 
 def check_writable(path: Path) -> None:

@@ -76,6 +76,33 @@ def read_npz(
     return found
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Read an uncompressed archive of floating-point arrays, whatever their names and shapes.
+
+    No array is made before the archive's own size has been seen to hold it; nothing is unpickled.
+
+    Raises:
+        LoadError: if it is not whole, is compressed, or holds something else.
+    """
+    size = check_file(path)
+    shown = repr(str(path))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            stored = sum(entry.file_size for entry in entries)
+            if stored > size or any(e.compress_type != zipfile.ZIP_STORED for e in entries):
+                raise LoadError(f"{shown} is not read: its arrays are compressed, or not whole.")
+            names = [entry.filename.removesuffix(".npy") for entry in entries]
+            arrays = [_read_array(archive, entry, None) for entry in entries]
+    except LoadError:
+        raise
+    except _BROKEN as error:
+        raise LoadError(f"{shown} is broken: {type(error).__name__}: {error}") from error
+    if len(set(names)) != len(names):
+        raise LoadError(f"{shown} is broken: it holds one array twice.")
+    return dict(zip(names, arrays, strict=True))
+
+
 def fingerprint(path: Path) -> str:
     """A digest of what an archive holds, from its own list of names, sizes and checksums.
 
@@ -92,9 +119,9 @@ def fingerprint(path: Path) -> str:
 
 
 def _read_array(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shape: tuple[int, ...]
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, shape: tuple[int, ...] | None
 ) -> np.ndarray[Any, Any]:
-    """One array; ValueError if its header or its length are not those of that shape."""
+    """One array; ValueError if its header or its length are not those of that shape, if given."""
     import numpy as np
 
     with archive.open(entry) as file:
@@ -104,11 +131,13 @@ def _read_array(
         if version not in read:
             raise ValueError(f"{entry.filename!r:.80} is of an unknown version {version}.")
         found, by_columns, dtype = read[version](file)
-        if found != shape or dtype.kind != "f" or by_columns:
+        unexpected = shape is not None and (found != shape or by_columns)
+        if unexpected or dtype.kind != "f":
+            wanted = "" if shape is None else f" {shape}"
             raise ValueError(
-                f"{entry.filename!r:.80} is {dtype} {found}; floating point {shape} is expected."
+                f"{entry.filename!r:.80} is {dtype} {found}; floating point{wanted} is expected."
             )
         data = file.read()
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{entry.filename!r:.80} has {len(data)} bytes for the shape {shape}.")
-    return np.frombuffer(data, dtype).reshape(shape)
+    if len(data) != math.prod(found) * dtype.itemsize:
+        raise ValueError(f"{entry.filename!r:.80} has {len(data)} bytes for the shape {found}.")
+    return np.frombuffer(data, dtype).reshape(found, order="F" if by_columns else "C")
