@@ -116,6 +116,8 @@ class Measure:
     @cached_property
     def ends(self) -> tuple[float, float]:
         """The metric of the clean and of the corrupted run."""
+        if self.by_row:
+            self._lazy(self.clean)  # one run alone: two rows would hide that a metric takes two
         clean, corrupted = nested(self.rows(mx.concatenate([self.clean, self.corrupted])))
         return clean, corrupted
 
