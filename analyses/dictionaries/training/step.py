@@ -59,7 +59,7 @@ def make_step(plan: Plan, kind: Kind, wiring: Wiring, *, auxiliary: bool) -> Ste
         loss, error = kind.reconstruction_loss(params, encoded, x, y)
         loss = loss + sparsity * encoded.penalty + kind.extra_loss(params, encoded, x, y)
         if auxiliary:
-            loss = loss + plan.config.auxiliary * _revival(
+            loss = loss + plan.config.auxiliary * revival(
                 plan, wiring, params, encoded, error, dead
             )
         return loss, encoded, error
@@ -105,7 +105,7 @@ def make_step(plan: Plan, kind: Kind, wiring: Wiring, *, auxiliary: bool) -> Ste
     return compiled
 
 
-def _revival(
+def revival(
     plan: Plan,
     wiring: Wiring,
     params: Params,
