@@ -20,6 +20,9 @@ from .plan import Plan
 from .step import StepFunction, first_state, make_step
 from .wiring import CrossLayer, Flat, Wiring, first_scale
 
+#: Multiplications of all encoders and decoders of a training, from which on a CPU compiles it:
+#: about ten minutes of two cores, of which compiling saves more than the seconds that it takes.
+COMPILE_ABOVE = 2**43
 CURVES = ("loss", "explained_variance", "l0", "dead")
 
 
@@ -58,7 +61,7 @@ class Run:
             self.state = first_state(self.kind, self.wiring, key, scale, mean)
         evaluate(self.state, self.scales)
         self.dead = bool(mx.any(self.state["tracked"]["silent"] >= plan.dead_after).item())
-        self._compiled: dict[bool, StepFunction] = {}
+        self._steps: dict[bool, StepFunction] = {}
 
     def advance(self, batch: Mapping[str, mx.array], *, record: bool) -> dict[str, float]:
         """Take a step, and tell how it went.
@@ -68,15 +71,19 @@ class Run:
         """
         # Dead features are looked for after each step, so a step knows what it needs.
         auxiliary = self.dead and self.plan.config.auxiliary > 0
-        if auxiliary not in self._compiled:
-            self._compiled[auxiliary] = make_step(
-                self.plan, self.kind, self.wiring, auxiliary=auxiliary
+        if auxiliary not in self._steps:
+            self._steps[auxiliary] = make_step(
+                self.plan,
+                self.kind,
+                self.wiring,
+                auxiliary=auxiliary,
+                compiled=worth_compiling(self.plan, len(batch[self.plan.reads[0]])),
             )
         x = joined(batch, self.plan.reads) * self.scales[0]
         y = x
         if self.plan.writes != self.plan.reads:
             y = joined(batch, self.plan.writes) * self.scales[1]
-        self.state, stats = self._compiled[auxiliary](self.state, x, y)
+        self.state, stats = self._steps[auxiliary](self.state, x, y)
         evaluate(self.state, stats)
         told = {name: number(stats[name]) for name in CURVES}
         self.dead = told["dead"] > 0
@@ -158,6 +165,12 @@ def make_wiring(plan: Plan) -> Wiring:
         centred=same and len(plan.reads) == 1,
         skip=plan.config.skip,
     )
+
+
+def worth_compiling(plan: Plan, batch_size: int) -> bool:
+    """Whether compiling takes less time than it saves; the same in every part of a training."""
+    products = plan.steps * batch_size * (plan.d_in + plan.d_out) * plan.all_features
+    return mx.default_device().type == mx.DeviceType.gpu or products >= COMPILE_ABOVE
 
 
 def joined(batch: Mapping[str, mx.array], points: Sequence[str]) -> mx.array:
