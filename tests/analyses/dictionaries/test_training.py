@@ -214,6 +214,13 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
         train_dictionaries(X, [other], checkpoint=path, **SHORT)
     with pytest.raises(InputError, match="tokens was 6000, now 5000"):
         train_dictionaries(X[:5000], CONFIGS[:1], checkpoint=path, **SHORT)
+    arrays, metadata = mx.load(str(path), return_metadata=True)
+    mx.eval(arrays)  # before the file is written over
+    for name in ("0/first.encoder", "0/tracked.silent", "0/scale.reads", "0/curve.l0"):
+        less = {n: a for n, a in arrays.items() if n != name}
+        mx.save_safetensors(str(path), less, metadata)
+        with pytest.raises(LoadError, match="the checkpoint is damaged"):
+            train_dictionaries(X, CONFIGS[:1], checkpoint=path, **SHORT)
     mx.save_safetensors(str(path), {"x": mx.zeros(2)})
     with pytest.raises(LoadError, match="no checkpoint of a dictionary's training"):
         train_dictionaries(X, CONFIGS[:1], checkpoint=path, **SHORT)
