@@ -52,7 +52,7 @@ def measure(kind: str, options: argparse.Namespace, rounds: int) -> None:
     own = {"k": options.k} if kind in TOP_K_KINDS else {}
     config = DictionaryConfig(n_features=options.features, kind=kind, dtype=options.dtype, **own)
     point = {"x": options.width}
-    run = Run(make_plan(config, point, 10_000, options.batch), {"x": data(options)})
+    run = Run(make_plan(config, point, 100_000, options.batch), {"x": data(options)})
     batch = {"x": data(options)}
     plain = products(options.batch, options.width, options.features, dtype)
     run.advance(batch, record=False)

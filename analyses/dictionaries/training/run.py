@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxray.arrays import evaluate, number
-from mlxray.errors import AnalysisError
+from mlxray.errors import AnalysisError, LoadError
 
 from ..training_result import TrainingResult
 from .checkpoint import flat_state, nested_state
@@ -20,6 +20,9 @@ from .plan import Plan
 from .step import StepFunction, first_state, make_step
 from .wiring import CrossLayer, Flat, Wiring, first_scale
 
+#: Multiplications by encoders and decoders in a whole training. One with fewer takes some minutes
+#: on two cores, of which compiling, which takes seconds there, saves little.
+COMPILE_ABOVE = 2**43
 CURVES = ("loss", "explained_variance", "l0", "dead")
 
 
@@ -28,8 +31,11 @@ class Run:
 
     Args:
         plan: What it will do.
-        first: The first batch, which tells the scales of the points; or the arrays of a
-            checkpoint.
+        first: The first batch, which tells the scales of the points; or None, and
+        saved: the arrays of a checkpoint.
+
+    Raises:
+        LoadError: if the checkpoint lacks arrays, or they have other shapes.
     """
 
     def __init__(
@@ -42,23 +48,24 @@ class Run:
         self.wiring = make_wiring(plan)
         self.kind = KINDS[plan.config.kind](plan, self.wiring)
         self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
-        if saved is not None:
-            self.scales = saved["scale.reads"], saved["scale.writes"]
-            self.state = nested_state(saved)
-            for name in CURVES:
-                # Through the bits, so that not a digit is lost.
-                bits = np.array(saved[f"curve.{name}"])
-                self.curves[name] = [float(v) for v in bits.view(np.float32)]
-        else:
+        key = mx.random.key(plan.config.seed)
+        scale = first_scale(plan.config.kind, plan.d_in, plan.config.n_features)
+        if saved is None:
             assert first is not None
             self.scales = (joined_scales(first, plan.reads), joined_scales(first, plan.writes))
             mean = mx.mean(joined(first, plan.writes) * self.scales[1], axis=0)
-            key = mx.random.key(plan.config.seed)
-            scale = first_scale(plan.config.kind, plan.d_in, plan.config.n_features)
             self.state = first_state(self.kind, self.wiring, key, scale, mean)
+        else:
+            blank = first_state(self.kind, self.wiring, key, scale, mx.zeros(plan.d_out))
+            scales = {"scale.reads": mx.zeros(plan.d_in), "scale.writes": mx.zeros(plan.d_out)}
+            _check_saved({**flat_state(blank), **scales}, saved)
+            self.scales = saved["scale.reads"], saved["scale.writes"]
+            self.state = nested_state(saved)
+            for name in CURVES:
+                self.curves[name] = [float(v) for v in np.array(saved[f"curve.{name}"])]
         evaluate(self.state, self.scales)
         self.dead = bool(mx.any(self.state["tracked"]["silent"] >= plan.dead_after).item())
-        self._compiled: dict[bool, StepFunction] = {}
+        self._steps: dict[bool, StepFunction] = {}
 
     def advance(self, batch: Mapping[str, mx.array], *, record: bool) -> dict[str, float]:
         """Take a step, and tell how it went.
@@ -68,15 +75,19 @@ class Run:
         """
         # Dead features are looked for after each step, so a step knows what it needs.
         auxiliary = self.dead and self.plan.config.auxiliary > 0
-        if auxiliary not in self._compiled:
-            self._compiled[auxiliary] = make_step(
-                self.plan, self.kind, self.wiring, auxiliary=auxiliary
+        if auxiliary not in self._steps:
+            self._steps[auxiliary] = make_step(
+                self.plan,
+                self.kind,
+                self.wiring,
+                auxiliary=auxiliary,
+                compiled=worth_compiling(self.plan, len(batch[self.plan.reads[0]])),
             )
         x = joined(batch, self.plan.reads) * self.scales[0]
         y = x
         if self.plan.writes != self.plan.reads:
             y = joined(batch, self.plan.writes) * self.scales[1]
-        self.state, stats = self._compiled[auxiliary](self.state, x, y)
+        self.state, stats = self._steps[auxiliary](self.state, x, y)
         evaluate(self.state, stats)
         told = {name: number(stats[name]) for name in CURVES}
         self.dead = told["dead"] > 0
@@ -160,6 +171,12 @@ def make_wiring(plan: Plan) -> Wiring:
     )
 
 
+def worth_compiling(plan: Plan, batch_size: int) -> bool:
+    """Whether compiling takes less time than it saves; the same in every part of a training."""
+    products = plan.steps * batch_size * (plan.d_in + plan.d_out) * plan.all_features
+    return mx.default_device().type == mx.DeviceType.gpu or products >= COMPILE_ABOVE
+
+
 def joined(batch: Mapping[str, mx.array], points: Sequence[str]) -> mx.array:
     """Rows of several points side by side, float32."""
     rows = [batch[point].astype(mx.float32) for point in points]
@@ -181,3 +198,16 @@ def joined_scales(batch: Mapping[str, mx.array], points: Sequence[str]) -> mx.ar
             raise AnalysisError(f"the activations of {point!r} are {fault}: nothing to learn.")
         scales.append(mx.full((rows.shape[-1],), 1 / math.sqrt(energy)))
     return mx.concatenate(scales)
+
+
+def _check_saved(wanted: Mapping[str, mx.array], saved: Mapping[str, mx.array]) -> None:
+    shapes = {name: tuple(array.shape) for name, array in saved.items()}
+    for name, array in wanted.items():
+        if shapes.get(name) != tuple(array.shape):
+            found = shapes.get(name, "missing")
+            raise LoadError(
+                f"the checkpoint is damaged: {name} is {found}; expected {tuple(array.shape)}."
+            )
+    lengths = {name: shapes.get(f"curve.{name}") for name in CURVES}
+    if len(set(lengths.values())) > 1 or None in lengths.values():
+        raise LoadError(f"the checkpoint is damaged: its curves have the shapes {lengths}.")

@@ -1,4 +1,4 @@
-"""One step of training, as one pure and compiled function from state to state."""
+"""One step of training, as one pure function from state to state."""
 
 from __future__ import annotations
 
@@ -40,15 +40,18 @@ def first_state(kind: Kind, wiring: Wiring, key: mx.array, scale: float, mean: m
     }
 
 
-def make_step(plan: Plan, kind: Kind, wiring: Wiring, *, auxiliary: bool) -> StepFunction:
-    """A compiled step.
+def make_step(
+    plan: Plan, kind: Kind, wiring: Wiring, *, auxiliary: bool, compiled: bool
+) -> StepFunction:
+    """A step.
 
     Args:
         plan: Of the training.
         kind: Of the dictionary.
         wiring: Of the dictionary.
         auxiliary: Whether dead features learn. It costs about as much as all the rest, so steps
-            without dead features are compiled without it.
+            without dead features go without it.
+        compiled: Whether MLX fuses its small operations, which on a CPU costs seconds at first.
     """
     dtype = mx.bfloat16 if plan.config.dtype == "bfloat16" else mx.float32
 
@@ -59,7 +62,7 @@ def make_step(plan: Plan, kind: Kind, wiring: Wiring, *, auxiliary: bool) -> Ste
         loss, error = kind.reconstruction_loss(params, encoded, x, y)
         loss = loss + sparsity * encoded.penalty + kind.extra_loss(params, encoded, x, y)
         if auxiliary:
-            loss = loss + plan.config.auxiliary * _revival(
+            loss = loss + plan.config.auxiliary * revival(
                 plan, wiring, params, encoded, error, dead
             )
         return loss, encoded, error
@@ -101,11 +104,10 @@ def make_step(plan: Plan, kind: Kind, wiring: Wiring, *, auxiliary: bool) -> Ste
         }
         return after, stats
 
-    compiled: StepFunction = mx.compile(step)
-    return compiled
+    return mx.compile(step) if compiled else step
 
 
-def _revival(
+def revival(
     plan: Plan,
     wiring: Wiring,
     params: Params,

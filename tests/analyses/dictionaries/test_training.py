@@ -23,6 +23,7 @@ from mlxray.analyses.dictionaries import (
     train_dictionaries,
     train_dictionary,
 )
+from mlxray.analyses.dictionaries.training import run
 from mlxray.analyses.dictionaries.training.plan import make_plan
 from mlxray.analyses.dictionaries.training.run import Run
 from mlxray.arrays import arrays_of
@@ -134,12 +135,12 @@ def test_dead_features_come_back(kind: str) -> None:
             dead_after=1000,
             **own,
         )
-        run = Run(make_plan(config, {"x": 16}, 150, 256), {"x": X})
+        training = Run(make_plan(config, {"x": 16}, 150, 256), {"x": X})
         bias = "gate_bias" if kind == "gated" else "encoder_bias"
-        run.state["parameters"][bias][:12] = -3.0
+        training.state["parameters"][bias][:12] = -3.0
         batches = InMemory({"x": X}).batches(256, epochs=7)
         for batch in islice(batches, 150):
-            told = run.advance(batch, record=False)
+            told = training.advance(batch, record=False)
         return told["dead"]
 
     assert dead(0.0) >= 0.5
@@ -159,8 +160,8 @@ CONFIGS = [
 SHORT: Flat = {"batch_size": 512, "epochs": 3, "verbose": False}
 
 
-@pytest.mark.usefixtures("compiled")
-def test_a_compiled_training_learns_the_same() -> None:
+def test_a_compiled_training_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "COMPILE_ABOVE", 0)
     config = DictionaryConfig(n_features=24, k=3, learning_rate=0.01)
     (result,) = train_dictionaries(X, [config], **QUICK)
     assert isinstance(result.dictionary, Dictionary)
@@ -213,6 +214,13 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
         train_dictionaries(X, [other], checkpoint=path, **SHORT)
     with pytest.raises(InputError, match="tokens was 6000, now 5000"):
         train_dictionaries(X[:5000], CONFIGS[:1], checkpoint=path, **SHORT)
+    arrays, metadata = mx.load(str(path), return_metadata=True)
+    mx.eval(arrays)  # before the file is written over
+    for name in ("0/first.encoder", "0/tracked.silent", "0/scale.reads", "0/curve.l0"):
+        less = {n: a for n, a in arrays.items() if n != name}
+        mx.save_safetensors(str(path), less, metadata)
+        with pytest.raises(LoadError, match="the checkpoint is damaged"):
+            train_dictionaries(X, CONFIGS[:1], checkpoint=path, **SHORT)
     mx.save_safetensors(str(path), {"x": mx.zeros(2)})
     with pytest.raises(LoadError, match="no checkpoint of a dictionary's training"):
         train_dictionaries(X, CONFIGS[:1], checkpoint=path, **SHORT)
