@@ -108,8 +108,10 @@ def test_a_reader_that_leaves_is_no_error(line: str):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 def test_interrupt_is_told_in_one_line():
+    # Programs that a shell starts in the background ignore Ctrl-C, and so do their children.
     script = """
-        import time
+        import signal, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         def work():
             sys.stdout.write("started\\n")
             sys.stdout.flush()
