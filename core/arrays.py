@@ -76,12 +76,18 @@ def arrays_of(tree: Any) -> list[mx.array]:
         value = waiting.pop()
         if isinstance(value, mx.array):
             found.append(value)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            # Results hold thousands of numbers and texts, alone and in tuples, which are told
+            # apart here by type alone.
+            waiting += [
+                each
+                for each in value
+                if (kind := type(each)) not in _PLAIN
+                and not (kind is tuple and _PLAIN.issuperset(map(type, each)))
+            ]
         elif isinstance(value, Mapping) and id(value) not in seen:
             seen.add(id(value))
             waiting += value.values()
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            # Results hold thousands of numbers and texts, which are told apart here by type alone.
-            waiting += [each for each in value if type(each) not in _PLAIN]
         elif is_dataclass(value) and not isinstance(value, type) and id(value) not in seen:
             seen.add(id(value))
             names = vars(value) if hasattr(value, "__dict__") else [f.name for f in fields(value)]

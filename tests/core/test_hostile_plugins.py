@@ -212,10 +212,11 @@ def mlxray_model_loaded(model):
 @pytest.mark.parametrize("words", [["plugins", "--json"], ["run", "loud_one", "--json"]])
 def test_json_is_json_whatever_a_plugin_prints(site: Site, words: list[str]) -> None:
     site.plugin("loud", LOUD)
+    path = str(site.folder), os.environ.get("PYTHONPATH")
     done = subprocess.run(
         [sys.executable, "-m", "mlxray.cli", *words],
         check=False,
-        env={**os.environ, "PYTHONPATH": str(site.folder)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         cwd=site.folder,
         capture_output=True,
         text=True,

@@ -14,6 +14,14 @@ from mlxray.errors import PointAbsent
 from mlxray.interventions import add_vector, scale
 from mlxray.seams.attention import explicit_pattern, explicit_scores, mix
 
+from ..backends import need_quantised_products
+
+
+@pytest.fixture(autouse=True)
+def products() -> None:
+    need_quantised_products(bits=8, group_size=32, width=32)
+
+
 PROMPT = [5, 17, 3, 44, 9, 60]
 POINTS = ("q", "k", "v", "scores", "pattern", "z")
 

@@ -12,6 +12,7 @@ from mlxray.analyses.patching import dense
 from mlxray.analyses.patching.patches import Patch
 from mlxray.analyses.patching.sweep import Sweep
 
+from ...backends import need_quantised_products
 from ..models import CLEAN, CORRUPTED
 
 COMPONENTS = ("resid_pre", "z", "mlp_out")
@@ -20,6 +21,7 @@ COMPONENTS = ("resid_pre", "z", "mlp_out")
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("many", [1, 10**9])
 def test_numbers_of_single_passes(monkeypatch, many, bias):
+    need_quantised_products(bits=4, group_size=64, width=64, rows=12)
     args = llama.ModelArgs(
         model_type="llama",
         hidden_size=64,
