@@ -16,7 +16,7 @@ from mlxray.errors import InputError, nearest
 from mlxray.pocket.tasks import TASKS, Example, Split
 from mlxray.pocket.tasks.facts import CAPITAL_PHRASINGS, phrasings
 from mlxray.pocket.tasks.induction import word_pool
-from mlxray.pocket.words import CAPITALS, HEADS, NAMES
+from mlxray.pocket.tasks.words import CAPITALS, HEADS, NAMES
 
 from .pairs import PairSet, PromptPair
 

@@ -6,58 +6,58 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .activations import AbsTopK as AbsTopK
-    from .activations import Activation as Activation
-    from .activations import BatchTopK as BatchTopK
-    from .activations import Gated as Gated
-    from .activations import JumpReLU as JumpReLU
-    from .activations import ReLU as ReLU
-    from .activations import TopK as TopK
-    from .cross_layer import CrossLayerTranscoder as CrossLayerTranscoder
-    from .cross_layer import TranscoderLayer as TranscoderLayer
-    from .crosscoder import Crosscoder as Crosscoder
-    from .dictionary import Dictionary as Dictionary
     from .files import load_dictionary as load_dictionary
     from .files import save_dictionary as save_dictionary
-    from .normalization import LayerNorm as LayerNorm
-    from .normalization import NoNormalization as NoNormalization
-    from .normalization import Normalization as Normalization
-    from .normalization import Scale as Scale
-    from .normalization import Standardize as Standardize
-    from .normalization import TokenNorm as TokenNorm
     from .report_result import DictionaryReport as DictionaryReport
     from .train import train_dictionaries as train_dictionaries
     from .train import train_dictionary as train_dictionary
-    from .training import Batches as Batches
-    from .training import DictionaryConfig as DictionaryConfig
-    from .training import InMemory as InMemory
-    from .training_result import TrainingResult as TrainingResult
+    from .training.batches import Batches as Batches
+    from .training.batches import InMemory as InMemory
+    from .training.config import DictionaryConfig as DictionaryConfig
+    from .training.training_result import TrainingResult as TrainingResult
+    from .types.activations import AbsTopK as AbsTopK
+    from .types.activations import Activation as Activation
+    from .types.activations import BatchTopK as BatchTopK
+    from .types.activations import Gated as Gated
+    from .types.activations import JumpReLU as JumpReLU
+    from .types.activations import ReLU as ReLU
+    from .types.activations import TopK as TopK
+    from .types.cross_layer import CrossLayerTranscoder as CrossLayerTranscoder
+    from .types.cross_layer import TranscoderLayer as TranscoderLayer
+    from .types.crosscoder import Crosscoder as Crosscoder
+    from .types.dictionary import Dictionary as Dictionary
+    from .types.normalization import LayerNorm as LayerNorm
+    from .types.normalization import NoNormalization as NoNormalization
+    from .types.normalization import Normalization as Normalization
+    from .types.normalization import Scale as Scale
+    from .types.normalization import Standardize as Standardize
+    from .types.normalization import TokenNorm as TokenNorm
 
 #: Public name → the module that has it; imported when first asked for, so that a result type or a
 #: file format can be registered without what trains a dictionary.
 _HOMES = {
-    "AbsTopK": "activations",
-    "Activation": "activations",
-    "BatchTopK": "activations",
-    "Batches": "training",
-    "CrossLayerTranscoder": "cross_layer",
-    "Crosscoder": "crosscoder",
-    "Dictionary": "dictionary",
-    "DictionaryConfig": "training",
+    "AbsTopK": "types.activations",
+    "Activation": "types.activations",
+    "BatchTopK": "types.activations",
+    "Batches": "training.batches",
+    "CrossLayerTranscoder": "types.cross_layer",
+    "Crosscoder": "types.crosscoder",
+    "Dictionary": "types.dictionary",
+    "DictionaryConfig": "training.config",
     "DictionaryReport": "report_result",
-    "Gated": "activations",
-    "InMemory": "training",
-    "JumpReLU": "activations",
-    "LayerNorm": "normalization",
-    "NoNormalization": "normalization",
-    "Normalization": "normalization",
-    "ReLU": "activations",
-    "Scale": "normalization",
-    "Standardize": "normalization",
-    "TokenNorm": "normalization",
-    "TopK": "activations",
-    "TrainingResult": "training_result",
-    "TranscoderLayer": "cross_layer",
+    "Gated": "types.activations",
+    "InMemory": "training.batches",
+    "JumpReLU": "types.activations",
+    "LayerNorm": "types.normalization",
+    "NoNormalization": "types.normalization",
+    "Normalization": "types.normalization",
+    "ReLU": "types.activations",
+    "Scale": "types.normalization",
+    "Standardize": "types.normalization",
+    "TokenNorm": "types.normalization",
+    "TopK": "types.activations",
+    "TrainingResult": "training.training_result",
+    "TranscoderLayer": "types.cross_layer",
     "load_dictionary": "files",
     "save_dictionary": "files",
     "train_dictionaries": "train",

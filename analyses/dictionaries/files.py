@@ -13,10 +13,10 @@ from mlxray.errors import InputError, LoadError, SaveError
 from mlxray.loading import hub
 
 from . import places
-from .cross_layer import CrossLayerTranscoder
-from .crosscoder import Crosscoder
-from .dictionary import Dictionary
 from .formats.reading import layer_in
+from .types.cross_layer import CrossLayerTranscoder
+from .types.crosscoder import Crosscoder
+from .types.dictionary import Dictionary
 
 AnyDictionary = Dictionary | CrossLayerTranscoder | Crosscoder
 

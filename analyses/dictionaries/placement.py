@@ -10,9 +10,9 @@ import mlx.core as mx
 
 from mlxray.errors import InputError
 
-from .cross_layer import CrossLayerTranscoder
-from .crosscoder import Crosscoder
-from .dictionary import Dictionary
+from .types.cross_layer import CrossLayerTranscoder
+from .types.crosscoder import Crosscoder
+from .types.dictionary import Dictionary
 
 AnyDictionary = Dictionary | CrossLayerTranscoder | Crosscoder
 

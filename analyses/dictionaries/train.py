@@ -19,7 +19,7 @@ from .training.checkpoint import Checkpoint
 from .training.config import DictionaryConfig
 from .training.plan import make_plan
 from .training.run import Run
-from .training_result import TrainingResult
+from .training.training_result import TrainingResult
 
 #: Points of a curve, at most twice as many.
 _RECORDED = 1000

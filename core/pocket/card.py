@@ -112,7 +112,7 @@ def _device(training: dict[str, Any]) -> str:
 
 def card(evaluation: dict[str, Any], training: dict[str, Any]) -> str:
     """The text of the card, from the two files' contents."""
-    from .words import CAPITALS, LANDMARKS, spaced_words
+    from .tasks.words import CAPITALS, LANDMARKS, spaced_words
 
     recipe, heads = training["recipe"], evaluation["heads"]
     details = evaluation["details"]

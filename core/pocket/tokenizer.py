@@ -21,8 +21,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from ..storage.files import replace_file, write_text
-from . import words
-from .tasks import TASKS, chat, lists, prose
+from .tasks import TASKS, chat, lists, prose, words
 
 BOS, PAD = "<|bos|>", "<|pad|>"
 SPECIAL: tuple[str, ...] = (PAD, BOS, chat.SYSTEM, chat.USER, chat.ASSISTANT, chat.END)

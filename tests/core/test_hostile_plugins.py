@@ -13,14 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlxray import (
-    Adapter,
-    AdapterFinder,
-    AnalysisResult,
-    InterpretableModel,
-    Visualizer,
-    registry,
-)
+from mlxray import Adapter, AdapterFinder, AnalysisResult, InterpretableModel, Visualizer, registry
 from mlxray.analyses.metrics import get_metric
 from mlxray.analyses.metrics.lookup import metric_names
 from mlxray.cli.show import show_result

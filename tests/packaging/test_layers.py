@@ -199,7 +199,7 @@ def circles(imports: list[Import]) -> list[str]:
         if target in FRONTS or source in FRONTS:
             continue
         start, end = folder(source), folder(target)
-        if start != end and not start.startswith(end + ".") and not end.startswith(start + "."):
+        if start != end:
             edges.setdefault(start, {}).setdefault(end, place)
     found = []
     done: set[str] = set()

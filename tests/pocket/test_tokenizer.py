@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from mlxray.pocket import PATH, words
-from mlxray.pocket.tasks import TASKS
+from mlxray.pocket import PATH
+from mlxray.pocket.tasks import TASKS, words
 from mlxray.pocket.tokenizer import BOS, VOCABULARY_SIZE, build_tokenizer, save_tokenizer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlxray import hookimpl, visualizer
-from mlxray.analyses.dictionaries.training_result import TrainingResult
+from mlxray.analyses.dictionaries.training.training_result import TrainingResult
 from mlxray.errors import InputError
 from mlxray.plugins.kinds import Visualizer
 

@@ -13,7 +13,7 @@ from mlxray import DictionaryFormat, hookimpl
 from mlxray.errors import InputError, LoadError, SaveError
 from mlxray.storage.files import write_together
 
-from ..cross_layer import CrossLayerTranscoder, TranscoderLayer
+from ..types.cross_layer import CrossLayerTranscoder, TranscoderLayer
 from .addresses import from_hook, to_hook
 from .reading import Settings, Tensors, part
 from .tokens import KEY, check_tokens, new_token

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mlxray import DictionaryFormat, hookimpl
 
-from ..activations import JumpReLU, ReLU
-from ..dictionary import Dictionary
+from ..types.activations import JumpReLU, ReLU
+from ..types.dictionary import Dictionary
 from .addresses import from_hook
 from .reading import Settings, Tensors, part
 

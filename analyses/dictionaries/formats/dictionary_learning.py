@@ -13,8 +13,8 @@ from mlxray.arrays import number
 from mlxray.errors import LoadError
 from mlxray.storage.torch_file import read_torch
 
-from ..activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
-from ..dictionary import Dictionary
+from ..types.activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
+from ..types.dictionary import Dictionary
 from .reading import Settings, Tensors, parts
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"

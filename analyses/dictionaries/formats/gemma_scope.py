@@ -13,8 +13,8 @@ from mlxray.arrays import truth
 from mlxray.errors import LoadError
 from mlxray.storage.npz import read_arrays
 
-from ..activations import JumpReLU
-from ..dictionary import Dictionary
+from ..types.activations import JumpReLU
+from ..types.dictionary import Dictionary
 from .reading import Tensors, layer_in, part
 
 WEIGHTS = "params.npz"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mlxray import DictionaryFormat, hookimpl
 
-from ..activations import JumpReLU
-from ..dictionary import Dictionary
+from ..types.activations import JumpReLU
+from ..types.dictionary import Dictionary
 from .addresses import from_module
 from .reading import Settings, Tensors, layer_in, part
 

@@ -9,9 +9,9 @@ import mlx.core as mx
 
 from mlxray import DictionaryFormat, hookimpl
 
-from ..activations import Activation, JumpReLU, ReLU, TopK
-from ..dictionary import Dictionary
-from ..normalization import NoNormalization, Normalization, Scale
+from ..types.activations import Activation, JumpReLU, ReLU, TopK
+from ..types.dictionary import Dictionary
+from ..types.normalization import NoNormalization, Normalization, Scale
 from .addresses import from_hook
 from .reading import Settings, Tensors, part
 

@@ -10,9 +10,9 @@ import mlx.core as mx
 
 from mlxray import DictionaryFormat, hookimpl
 
-from ..activations import Activation, ReLU, TopK
-from ..dictionary import Dictionary
-from ..normalization import NoNormalization, Normalization, Standardize
+from ..types.activations import Activation, ReLU, TopK
+from ..types.dictionary import Dictionary
+from ..types.normalization import NoNormalization, Normalization, Standardize
 from .reading import Settings, Tensors, parts
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"

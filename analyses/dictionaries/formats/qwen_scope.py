@@ -9,8 +9,8 @@ from mlxray import DictionaryFormat, hookimpl
 from mlxray.errors import LoadError
 from mlxray.storage.torch_file import read_torch
 
-from ..activations import TopK
-from ..dictionary import Dictionary
+from ..types.activations import TopK
+from ..types.dictionary import Dictionary
 from .reading import Tensors
 
 _NAME = re.compile(r"layer(\d{1,6})\.sae\.pt")

@@ -12,9 +12,9 @@ from mlxray import DictionaryFormat, hookimpl
 from mlxray.arrays import truth
 from mlxray.errors import LoadError
 
-from ..activations import AbsTopK, Activation, Gated, JumpReLU, ReLU, TopK
-from ..dictionary import Dictionary
-from ..normalization import LayerNorm, NoNormalization, Normalization, TokenNorm
+from ..types.activations import AbsTopK, Activation, Gated, JumpReLU, ReLU, TopK
+from ..types.dictionary import Dictionary
+from ..types.normalization import LayerNorm, NoNormalization, Normalization, TokenNorm
 from .addresses import from_hook, from_module
 from .reading import DTYPES, Settings, Tensors, parts
 from .saelens_settings import read_settings

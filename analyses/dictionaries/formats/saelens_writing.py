@@ -11,9 +11,9 @@ import mlx.core as mx
 from mlxray.errors import InputError
 from mlxray.storage.files import write_together
 
-from ..activations import AbsTopK, BatchTopK, Gated, JumpReLU, ReLU, SparseActivation, TopK
-from ..dictionary import Dictionary
-from ..normalization import LayerNorm, TokenNorm
+from ..types.activations import AbsTopK, BatchTopK, Gated, JumpReLU, ReLU, SparseActivation, TopK
+from ..types.dictionary import Dictionary
+from ..types.normalization import LayerNorm, TokenNorm
 from .addresses import to_hook
 from .folding import fold_normalization, fold_subtraction
 from .tokens import KEY, new_token

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mlxray import DictionaryFormat, hookimpl
 
-from ..activations import AbsTopK, Activation, TopK
-from ..dictionary import Dictionary
+from ..types.activations import AbsTopK, Activation, TopK
+from ..types.dictionary import Dictionary
 from .reading import Settings, Tensors, parts
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"

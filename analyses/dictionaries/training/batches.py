@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxray.errors import AddressError, InputError, nearest
 
-from ..shapes import check_floats
+from ..types.shapes import check_floats
 
 
 class Batches(Protocol):

@@ -9,10 +9,10 @@ import numpy as np
 
 from mlxray.arrays import arrays_of, evaluate
 
-from ..activations import BatchTopK, JumpReLU
-from ..cross_layer import CrossLayerTranscoder, TranscoderLayer
-from ..crosscoder import Crosscoder
-from ..dictionary import Dictionary
+from ..types.activations import BatchTopK, JumpReLU
+from ..types.cross_layer import CrossLayerTranscoder, TranscoderLayer
+from ..types.crosscoder import Crosscoder
+from ..types.dictionary import Dictionary
 from .kinds import Kind
 from .plan import Plan
 from .step import State

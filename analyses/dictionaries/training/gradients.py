@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxray.top_k import top_k
 
-from ..sparse import gather_decode, scatter_features
+from ..types.sparse import gather_decode, scatter_features
 
 
 def jump(bandwidth: float) -> Callable[[mx.array, mx.array], mx.array]:

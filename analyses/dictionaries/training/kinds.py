@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from mlxray.arrays import number
 
-from ..activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
+from ..types.activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
 from .gradients import jump, select, step
 from .largest import kth_largest
 from .plan import Plan

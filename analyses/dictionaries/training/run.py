@@ -12,12 +12,12 @@ import numpy as np
 from mlxray.arrays import evaluate, number
 from mlxray.errors import AnalysisError, LoadError
 
-from ..training_result import TrainingResult
 from .checkpoint import flat_state, nested_state
 from .finish import finish
 from .kinds import KINDS
 from .plan import Plan
 from .step import StepFunction, first_state, make_step
+from .training_result import TrainingResult
 from .wiring import CrossLayer, Flat, Wiring, first_scale
 
 #: Multiplications by encoders and decoders in a whole training. One with fewer takes some minutes

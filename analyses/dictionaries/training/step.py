@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxray.top_k import top_k
 
-from ..sparse import scatter_features
+from ..types.sparse import scatter_features
 from .kinds import Encoded, Kind
 from .plan import Plan
 from .wiring import Code, Params, Wiring, without_parallel

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ..words import ATTRACTORS, HEADS, PREPOSITIONS, STATES
 from .example import ANSWER, CONTEXT, Example, Segment, Split, Task, in_split
+from .words import ATTRACTORS, HEADS, PREPOSITIONS, STATES
 
 VERBS: tuple[tuple[str, str], ...] = ((" is", " are"), (" was", " were"))
 

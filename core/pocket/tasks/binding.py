@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from ..words import ANIMALS, CITIES, COLORS, NAMES, OBJECTS, ROOMS
 from .example import ANSWER, CONTEXT, Example, Segment, Split, Task, in_split
+from .words import ANIMALS, CITIES, COLORS, NAMES, OBJECTS, ROOMS
 
 
 @dataclass(frozen=True)

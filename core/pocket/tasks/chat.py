@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from ..words import ANIMALS, CAPITALS, CITIES, COLORS, LANDMARKS, NAMES
 from .example import ANSWER, CONTEXT, Example, Segment, Split, Task, in_split
+from .words import ANIMALS, CAPITALS, CITIES, COLORS, LANDMARKS, NAMES
 
 SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
 SYSTEM_PROMPTS: tuple[str, ...] = (

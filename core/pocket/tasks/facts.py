@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from random import Random
 
-from ..words import CAPITALS, CITIES, LANDMARKS
 from .example import Example, Split, Task
+from .words import CAPITALS, CITIES, LANDMARKS
 
 CAPITAL_PHRASINGS: tuple[str, ...] = (
     "The capital of {0} is",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ..words import spaced_words
 from .example import Example, Split, Task, in_split
+from .words import spaced_words
 
 HELD_OUT_LENGTHS: tuple[int, ...] = (13, 21, 34)
 """Lengths of the repeated block that training never shows."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ..words import GIFTS, NAMES, PLACES
 from .example import Example, Split, Task, in_split
+from .words import GIFTS, NAMES, PLACES
 
 # {A}, {B}: the two names in order of mention; {S}: the one who acts.
 TEMPLATES: tuple[str, ...] = (

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ..words import spaced_words
 from .example import NOISE, Segment
+from .words import spaced_words
 
 SHARE = 0.06
 COPIED = 1.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ..words import ADJECTIVES, ANIMALS, COLORS, GIFTS, MEN, NAMES, OBJECTS, PLACES, ROOMS, WOMEN
 from .example import CONTEXT, Segment
+from .words import ADJECTIVES, ANIMALS, COLORS, GIFTS, MEN, NAMES, OBJECTS, PLACES, ROOMS, WOMEN
 
 SHARE = 0.06
 

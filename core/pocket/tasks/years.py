@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ..words import EVENTS
 from .example import Example, Split, Task, in_split
+from .words import EVENTS
 
 TEMPLATES: tuple[str, ...] = (
     "The {event} lasted from {start} to {century}",

@@ -7,7 +7,7 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray.analyses.datasets.generators import GENERATORS, greater_than, induction, ioi, with_last
 from mlxray.errors import InputError
-from mlxray.pocket.words import CAPITALS, NAMES
+from mlxray.pocket.tasks.words import CAPITALS, NAMES
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from mlxray.results.base import AnalysisResult
 
-from .cross_layer import CrossLayerTranscoder
-from .crosscoder import Crosscoder
-from .dictionary import Dictionary
+from ..types.cross_layer import CrossLayerTranscoder
+from ..types.crosscoder import Crosscoder
+from ..types.dictionary import Dictionary
 
 
 @dataclass(eq=False)

@@ -1,0 +1,1 @@
+"""What a sparse dictionary is, however it was trained: its tensors and what it does with them."""
