@@ -8,7 +8,6 @@ from typing import Any
 
 from mlxray import InterpretableModel
 from mlxray.errors import InputError
-from mlxray.generation.prompts import context_length
 from mlxray.tokens import Batch
 
 
@@ -36,7 +35,7 @@ def warn_past_context(model: InterpretableModel, tokens: int, what: str = "the p
 
     Not refused: with rotary positions it can be run, and what becomes of it may be the question.
     """
-    limit = context_length(model)
+    limit = model.context
     if limit is not None and tokens > limit:
         warnings.warn(
             f"{what} has {tokens} tokens; this model's context is {limit}. What it does with "

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from mlxray import InterpretableModel
 from mlxray.errors import InputError
-from mlxray.generation.prompts import context_length
 
 #: Tokens of a block where the model's context has room for as many.
 BLOCK = 50
@@ -54,7 +53,7 @@ def repeated_random_tokens(
     """
     import numpy as np
 
-    first, context = _beginning(model), context_length(model)
+    first, context = _beginning(model), model.context
     if n_random_tokens is None:
         room = BLOCK if context is None else (context - len(first)) // max(n_repeats, 1)
         n_random_tokens = min(BLOCK, room)

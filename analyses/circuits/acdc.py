@@ -54,7 +54,7 @@ def acdc(
     Edges grow with the square of heads and layers: 12 layers of 12 heads have 32 thousand, 32
     layers of 32 heads 1.6 million. With ``by="node"`` whole heads and MLPs
     are tried instead, with ``by="block"`` whole attention sub-layers and MLPs; both run on any
-    architecture. How many passes a search needs, and how long they take, is told before it
+    architecture. How many passes a search needs, and how long they take, is said before it
     starts: with `verbose`, and as a warning where it may be more than two minutes.
 
     Receivers are visited from the output back to the input. At each, senders are tried from the

@@ -16,7 +16,7 @@ from mlxray.errors import InputError
 Unit = TypeVar("Unit")
 Taken_contra = TypeVar("Taken_contra", contravariant=True)
 
-#: Seconds at most from which on the bound is told without being asked for.
+#: A search that may take more seconds than this announces its bound without being asked.
 LONG = 120.0
 
 

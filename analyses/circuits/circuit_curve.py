@@ -14,11 +14,11 @@ from mlxray.arrays import evaluate, nested
 from mlxray.checks.arguments import count
 from mlxray.errors import InputError
 
-from ..causal.attribution.estimates import MOST_STEPS
 from ..datasets.alignment import AlignedPair, AlignedPairs
 from ..datasets.pairs import PairSet
 from ..patching.gaps import Normalize, check_gaps, check_normalize, gap_warnings
 from ..patching.intervals import mean_and_interval
+from ..patching.measure import MOST_STEPS
 from .circuit import Bench, bench, edge_weights, names
 from .circuit_result import CircuitResult, Edge, EdgeScoresResult
 from .curve_result import CircuitCurveResult

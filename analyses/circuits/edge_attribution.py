@@ -12,10 +12,9 @@ from mlxray.arrays import evaluate, number, start_evaluating
 from mlxray.checks.arguments import count
 from mlxray.errors import AnalysisError
 
-from ..causal.attribution.estimates import MOST_STEPS
 from ..datasets.prompts import UnequalPair, pair
 from ..patching.gaps import gap_warnings
-from ..patching.measure import Measure, MetricLike, measure_of, read_positions
+from ..patching.measure import MOST_STEPS, Measure, MetricLike, measure_of, read_positions
 from .circuit_result import EdgeScoresResult
 from .edge_gradients import Part, gradient_parts
 from .edge_table import EdgeTable

@@ -12,7 +12,6 @@ from mlxray.conversation import Dialogue, read_messages
 from mlxray.conversation.dialogue import model_dialogue
 from mlxray.errors import InputError
 from mlxray.generation.chat import template_ids
-from mlxray.generation.prompts import context_length
 from mlxray.loading.stops import tokenizer_stops
 
 #: Most tokens of an answer that the model writes itself.
@@ -82,7 +81,7 @@ def pose(model: InterpretableModel, conversation: Any, answer: str | None) -> Qu
         ids, text = _own(model, dialogue)
     else:
         ids, text = _given(model, dialogue, answer), answer
-    limit, length = context_length(model), len(dialogue.ids) + len(ids) - 1
+    limit, length = model.context, len(dialogue.ids) + len(ids) - 1
     if limit is not None and length > limit:
         raise InputError(
             f"the conversation and its answer have {length} tokens; "

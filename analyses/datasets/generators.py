@@ -122,7 +122,7 @@ def induction(
         n: How many pairs.
         seed: The same seed gives the same pairs.
         split: Words that training left out of random sequences, or the others.
-        corruption: What a head that looks for the word before is told wrongly: ``"value"``, the
+        corruption: What misleads a head that looks for the word before: ``"value"``, the
             word to copy (D becomes another word, the answer to the corrupted prompt);
             ``"query"``, the word to look for (the last C becomes F); ``"key"``, where it stands
             (the first C and F change places, so that what followed F follows C).

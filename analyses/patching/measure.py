@@ -22,6 +22,9 @@ from .compare import relative_error
 
 MetricLike = str | Metric | Callable[..., Any]
 
+#: Of a numerical integral, or of random directions: more steps tell nothing new.
+MOST_STEPS = 1000
+
 #: Relative error of float32 logits after a forward pass, of which one rounding is a small part.
 _PASS_ERROR = 1e-6
 
@@ -309,7 +312,7 @@ def check_apart(
 ) -> None:
     """Refuse two prompts that are the same up to the position that is measured.
 
-    Whether they are is told by their tokens. Logits are looked at as well, and with a tolerance,
+    Their tokens decide. Logits are looked at as well, and with a tolerance,
     since a model that is not causal may tell the prompts apart all the same.
 
     Args:

@@ -88,7 +88,7 @@ def _as_array(part: Any, name: str) -> Any:
         except (TypeError, ValueError, RuntimeError) as error:
             raise _no_index(part, name) from error
     if isinstance(part, np.ndarray) and part.dtype.kind in "iu":
-        # Wide enough for what is outside, which is told below.
+        # Wide enough for an index outside, which is refused below.
         part = mx.array(part.astype(np.int64 if part.dtype.kind == "i" else np.uint64))
     elif isinstance(part, np.ndarray) and part.dtype.kind == "b":
         part = mx.array(part)

@@ -91,7 +91,7 @@ def guard(work: Callable[[], None], *, debug: bool) -> int:
     except BrokenPipeError:
         leave_stdout()
         return UNREAD
-    except Exception as error:  # noqa: BLE001  (whatever a model or a plugin raises is told)
+    except Exception as error:  # noqa: BLE001  (whatever a model or a plugin raises becomes one line)
         if debug:
             errors().out(show_lines(traceback.format_exc()), end="", highlight=False)
         else:

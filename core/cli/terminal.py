@@ -54,7 +54,7 @@ def working(text: str = "") -> Iterator[None]:
     """Keep stdout for results: what is printed in this block goes to stderr, as progress should.
 
     Args:
-        text: What somebody at a terminal is told meanwhile.
+        text: Shown at a terminal meanwhile.
     """
     with contextlib.ExitStack() as stack:
         if text and sys.stderr.isatty():

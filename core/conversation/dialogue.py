@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InputError
-from ..generation.prompts import context_length
 from ..run.wrapped import WrappedModel
 from .detect import Dialogue, read_dialogue
 from .messages import Messages
@@ -22,7 +21,7 @@ def model_dialogue(
     dialogue = read_dialogue(
         model.tokenizer, conversation, add_generation_prompt=add_generation_prompt
     )
-    count, limit = len(dialogue.ids), context_length(model)
+    count, limit = len(dialogue.ids), model.context
     if limit is not None and count > limit:
         raise InputError(
             f"the conversation has {count} tokens; this model's context is {limit}. Shorten it."

@@ -3,7 +3,7 @@
 from ..seams.where import LimitedEdit, Where
 from .chat import Message
 from .generate import Interventions, generate, generate_batch, stream_generate
-from .prompts import Prompt, chat_ids, context_length
+from .prompts import Prompt, chat_ids
 from .result import GenerationResult
 from .stream import Generation, GenerationStep
 
@@ -17,7 +17,6 @@ __all__ = [
     "Prompt",
     "Where",
     "chat_ids",
-    "context_length",
     "generate",
     "generate_batch",
     "stream_generate",

@@ -30,7 +30,7 @@ def prompt_ids(model: WrappedModel, prompt: Prompt) -> list[int]:
     if len(rows) > 1:
         raise InputError(f"generate() takes one prompt; got {len(rows)}. Use generate_batch().")
     (ids,) = rows
-    limit = context_length(model)
+    limit = model.context
     if limit is not None and len(ids) > limit:
         raise InputError(
             f"the prompt has {len(ids)} tokens; this model's context is {limit}. Shorten it."
@@ -79,8 +79,3 @@ def chat_ids(
     if not text:
         raise InputError("the chat template made an empty prompt of these messages.")
     return model.tokens.batch(template_ids(tokenizer, text)).rows()[0]
-
-
-def context_length(model: WrappedModel) -> int | None:
-    """Positions that the model has or was trained for; None if it does not tell."""
-    return model.context

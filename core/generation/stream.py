@@ -19,7 +19,7 @@ from ..run.wrapped import WrappedModel
 from ..seams.edits import EditReport
 from ..seams.positions import cached_tokens
 from .passes import Pass, Passes
-from .prompts import Prompt, context_length, prompt_ids
+from .prompts import Prompt, prompt_ids
 from .sampling import Choice, Chooser, Sampling
 from .text import TextStream, stop_list
 
@@ -198,7 +198,7 @@ def _alike(logits: mx.array, logprob: float) -> bool:
 
 def _room(model: WrappedModel, ids: list[int], cache: list[Any] | None) -> int | None:
     """Tokens that can be written: the last one needs no position of its own."""
-    context = context_length(model)
+    context = model.context
     if context is None:
         return None
     room = context - cached_tokens(cache) - len(ids) + 1

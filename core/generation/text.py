@@ -29,7 +29,7 @@ class TextStream:
         self._pieces = tokens.pieces if tokens.tokenizer is not None else None
         if self._pieces is None and stops:
             raise TokenizerMissing
-        # The text of the first `_told` tokens of the window is told; the others wait.
+        # The text of the first `_told` tokens of the window has been given out; the others wait.
         self._window: list[int] = [] if self._pieces is None else _context(self._pieces, prompt)
         self._told = len(self._window)
         self._text = "" if self._pieces is None else self._pieces.joined(self._window)

@@ -120,7 +120,7 @@ def _edits(edits: Sequence[tuple[str, Callable[..., Any]]]) -> list[Edit]:
 
 @dataclass(frozen=True, slots=True)
 class _Plant:
-    """An edit that adds a probe. Its signature is told, since finding one takes a while."""
+    """An edit that adds a probe. It states its signature, since finding one takes a while."""
 
     probe: mx.array
     __signature__: ClassVar[Signature] = Signature(

@@ -26,7 +26,7 @@ def integers(who: str, values: Any) -> list[int]:
     """Positions, or steps, as integers: a list or an array of them, or one.
 
     Raises:
-        EditError: if there are none, or one is no integer; `who` is told.
+        EditError: if there are none, or one is no integer; the message begins with `who`.
     """
     given = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping)):

@@ -15,9 +15,9 @@ from mlxray.errors import InputError
 from ...datasets.prompts import UnequalPair, pair
 from ...patching.gaps import gap_warnings
 from ...patching.grid import block_component, layers_with
-from ...patching.measure import Measure, MetricLike
+from ...patching.measure import MOST_STEPS, Measure, MetricLike
 from .certificate import certify
-from .estimates import MOST_STEPS, Estimates
+from .estimates import Estimates
 from .query_key import key_effects, query_effects
 from .relevance import relevance_edits
 from .result import AttributionMapResult, AttributionResult

@@ -18,9 +18,6 @@ from ...patching.grid import one_size
 from ...patching.measure import Measure, MetricLike, bind, check_apart, read_positions
 from ...patching.patches import axes
 
-#: Of a numerical integral, or of random directions: more steps tell nothing new.
-MOST_STEPS = 1000
-
 Edits = Mapping[str, Callable[..., Any]]
 
 

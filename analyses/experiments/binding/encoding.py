@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from mlxray import InterpretableModel
 from mlxray.errors import InputError
-from mlxray.generation.prompts import context_length
 
 from .pairs import Pair
 from .schemas import BindingSchema
@@ -64,7 +63,7 @@ def encode_pairs(model: InterpretableModel, pairs: Sequence[Pair]) -> list[Encod
             in length, if an answer is not one token behind its prompt, or if two words are the
             same token.
     """
-    limit = context_length(model)
+    limit = model.context
     found = []
     for pair in pairs:
         prompts = (pair.base, pair.counterfactual, pair.control)

@@ -167,7 +167,7 @@ def fit_mixture(
     Args:
         data: Of these layers.
         layers: Their names.
-        best: Index of the layer whose mixture is told in full.
+        best: Index of the layer whose mixture is given in full.
         seed: Of the split into distributions to fit to and to test on.
 
     Returns:

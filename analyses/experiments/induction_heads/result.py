@@ -72,7 +72,7 @@ class InductionResult(HeadScoresResult):
         return {**super().data, "induction_heads": self.induction_heads}
 
     def first_loss(self, losses: mx.array) -> mx.array:
-        """Mean loss of the first copy: tokens that nothing tells.
+        """Mean loss of the first copy: tokens that cannot be predicted.
 
         Args:
             losses: (…, samples, S − 1).

@@ -12,7 +12,6 @@ import mlx.core as mx
 from mlxray import InterpretableModel
 from mlxray.arrays import nested, number
 from mlxray.errors import InputError
-from mlxray.generation.prompts import context_length
 from mlxray.tokens import Batch
 
 from ...patching.grid import make_grid
@@ -215,7 +214,7 @@ def one_prompt(model: InterpretableModel, prompt: Any, what: str = "the prompt")
     batch = model.tokens.batch(prompt)
     if len(batch.lengths) != 1:
         raise InputError(f"{what} is one prompt; got {len(batch.lengths)}.")
-    limit = context_length(model)
+    limit = model.context
     if limit is not None and batch.lengths[0] > limit:
         raise InputError(
             f"{what} has {batch.lengths[0]} tokens; this model's context is {limit}. Shorten it."
