@@ -10,8 +10,14 @@ from typing import Any
 import mlx.core as mx
 
 from .errors import ThreadError
+from .machine.streams import share_stream
 
 _turn = threading.RLock()
+
+
+def on_gpu() -> bool:
+    """Whether MLX computes on a GPU unless told otherwise."""
+    return bool(mx.default_device().type == mx.DeviceType.gpu)
 
 
 def evaluate(*trees: Any) -> None:
@@ -32,7 +38,8 @@ def start_evaluating(*trees: Any) -> None:
 
 def _compute(evaluate: Callable[..., None], trees: tuple[Any, ...]) -> None:
     try:
-        if mx.default_device().type == mx.DeviceType.gpu:
+        if on_gpu():
+            share_stream()
             with _turn:
                 evaluate(*trees)
         else:

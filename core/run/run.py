@@ -14,6 +14,7 @@ import mlx.nn as nn
 
 from ..arrays import evaluate, held
 from ..errors import AddressError
+from ..machine.streams import share_stream
 from ..points.layout import Layout
 from ..points.sites import AttentionSite, Site
 from ..points.vocabulary import ATTENTION_POINTS, LARGE_POINTS, AddressLike, tokens_axis
@@ -123,6 +124,7 @@ class Run:
         Returns:
             What the model returns, the first of it if there are several things: logits (B, S, V).
         """
+        share_stream()
         if self.edits and span is None:
             span = _span(tokens, lengths, cached_tokens(cache))
             for edit in self.edits:
@@ -142,6 +144,7 @@ class Run:
 
     def call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Call one module of the model under this run."""
+        share_stream()
         modules = [h.module for h in self.handlers.values()]
         return instrumented(modules, self._attention, under, self, module, *args, **kwargs)
 

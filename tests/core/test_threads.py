@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlxray import InterpretableModel
 from mlxray import interventions as iv
 from mlxray.arrays import evaluate, nested, truth
 from mlxray.errors import ThreadError
+from mlxray.machine import streams as shared
 from mlxray.seams import instrument
 
 from .conftest import state_of
@@ -270,6 +272,8 @@ def test_one_thread_at_a_time_evaluates_on_a_gpu(
     """Told by the device alone, so that it can be seen without one."""
     model = InterpretableModel(make.llama())
     inside, most, real = 0, 0, mx.eval
+    streams: list[Any] = []
+    monkeypatch.setattr(shared, "_shared", cache(lambda: mx.new_stream(mx.cpu)))
 
     class Device:
         type = mx.DeviceType.gpu
@@ -282,6 +286,7 @@ def test_one_thread_at_a_time_evaluates_on_a_gpu(
         time.sleep(0.001)
         inside -= 1
 
+    monkeypatch.setattr(mx, "set_default_stream", streams.append)
     monkeypatch.setattr(mx, "default_device", Device)
     monkeypatch.setattr(mx, "eval", counted)
 
@@ -292,6 +297,8 @@ def test_one_thread_at_a_time_evaluates_on_a_gpu(
 
     together(work)
     assert most == 1
+    assert len(streams) == THREADS
+    assert len({id(stream) for stream in streams}) == 1
 
 
 @pytest.mark.parametrize("room", ["core", "adapters", "analyses", "visualizers"])
