@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-from .arrays import evaluate
+from .arrays import evaluate, nested
 from .checks.arguments import whole_number
 from .errors import InputError, TokenizerMissing
 from .pieces import Pieces
@@ -224,7 +224,6 @@ class Tokens:
         import numpy as np
 
         if isinstance(inputs, mx.array):
-            evaluate(inputs)  # or say so, if only another thread can
             integers = mx.issubdtype(inputs.dtype, mx.integer)
         else:
             inputs = np.asarray(inputs)
@@ -235,13 +234,21 @@ class Tokens:
             inputs = inputs[None]
         if inputs.ndim != 2 or inputs.size == 0:
             raise InputError(f"token ids have shape (batch, tokens); got {inputs.shape}.")
-        table = np.asarray(inputs)
-        if table.min() < 0 or table.max() >= self._limit:
+        if isinstance(inputs, mx.array):
+            # Looked at where it is: a GPU's memory that the processor reads moves twice.
+            ids, bounds = inputs.astype(mx.int32), mx.stack([mx.min(inputs), mx.max(inputs)])
+            evaluate(ids, bounds)  # or say so, if only another thread can
+            least, largest = nested(bounds)
+        else:
+            ids, least, largest = None, inputs.min(), inputs.max()
+        if least < 0 or largest >= self._limit:
+            table = np.asarray(inputs)
             outside = table[(table < 0) | (table >= self._limit)]
             self._ids([int(outside[0])])  # raises
-        self._check_context(table.shape[1])
-        # A copy: neither array changes when the other one is written into.
-        return Batch(mx.array(table.astype(np.int32)), (table.shape[1],) * table.shape[0])
+        self._check_context(inputs.shape[1])
+        if ids is None:  # of NumPy's array a copy: neither changes when the other is written into
+            ids = mx.array(inputs.astype(np.int32))
+        return Batch(ids, (inputs.shape[1],) * inputs.shape[0])
 
     def _padded(self, rows: list[list[int]]) -> Batch:
         if not all(rows):

@@ -26,6 +26,7 @@ class LensResult(AnalysisResult, Mapping[int, list[list[Prediction]]]):
     """
 
     result_type: ClassVar[str] = "lens"
+    plain_fields: ClassVar[frozenset[str]] = frozenset({"predictions", "probabilities"})
 
     tokens: list[str]
     positions: list[int]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arrays import evaluate, nested, start_evaluating
+from mlxray.arrays import evaluate, nested, on_gpu, start_evaluating
 from mlxray.checks.arguments import whole_number
 from mlxray.errors import AnalysisError, InputError
 from mlxray.run.run import Run
@@ -22,13 +22,17 @@ from .lens_result import LensResult, Prediction
 #: Logits of one part, of which two exist at one time: 64 MiB of float32 each.
 LOGITS_AT_ONCE = 1 << 24
 
+#: A GPU is done with a small part before Python has built the next one.
+TIMES_ON_GPU = 4
+
 #: Ids, logits and probabilities of a position's best tokens.
 TopRow = tuple[list[int], list[float], list[float]]
 
 
 def rows_at_once(vocabulary: int) -> int:
     """How many rows of logits may exist at one time."""
-    return max(1, LOGITS_AT_ONCE // vocabulary)
+    many = LOGITS_AT_ONCE * (TIMES_ON_GPU if on_gpu() else 1)
+    return max(1, many // vocabulary)
 
 
 def top_tokens(logits: mx.array, top_k: int) -> tuple[mx.array, mx.array, mx.array]:
@@ -109,10 +113,11 @@ def read_out(
         evaluate(parts[-1:])
         parts.append(part)
     # Parts follow one another: all positions of one layer before those of the next.
-    ids, scores, chances = (
-        nested(mx.concatenate([x.reshape(-1, top_k) for x in each]))
-        for each in zip(*parts, strict=True)
-    )
+    each = [
+        mx.concatenate([x.reshape(-1, top_k) for x in kind]) for kind in zip(*parts, strict=True)
+    ]
+    evaluate(each)
+    ids, scores, chances = map(nested, each)
     rows = list(zip(ids, scores, chances, strict=True))
     count = len(positions)
     found: dict[int, list[TopRow]] = {
@@ -124,7 +129,7 @@ def read_out(
         tokens=tokens,
         positions=positions,
         layers=layers,
-        predictions={layer: [named.predictions(row) for row in found[layer]] for layer in layers},
+        predictions={layer: named.predictions(found[layer]) for layer in layers},
         probabilities={layer: [row[2] for row in found[layer]] for layer in layers},
         point=point,
     )
@@ -180,6 +185,8 @@ def check_numbers(found: Mapping[int, Sequence[TopRow]], positions: Sequence[int
         AnalysisError: if a probability is not a number.
     """
     for layer, rows in found.items():
+        if not math.isnan(sum(sum(chances) for _, _, chances in rows)):
+            continue
         for position, (_, _, chances) in zip(positions, rows, strict=True):
             if any(map(math.isnan, chances)):
                 raise AnalysisError(
@@ -195,10 +202,11 @@ class Names:
         self._model = model
         self._texts: dict[int, str] = {}
 
-    def predictions(self, row: TopRow) -> list[Prediction]:
-        """Token ids, logits and texts of a position's best tokens."""
-        ids, scores, _ = row
-        for token in ids:
-            if token not in self._texts:
-                self._texts[token] = token_texts(self._model, [token])[0]
-        return [(i, s, self._texts[i]) for i, s in zip(ids, scores, strict=True)]
+    def predictions(self, rows: Sequence[TopRow]) -> list[list[Prediction]]:
+        """Token ids, logits and texts of the best tokens, for each position."""
+        texts = self._texts
+        new = list({token for ids, _, _ in rows for token in ids}.difference(texts))
+        texts.update(zip(new, token_texts(self._model, new), strict=True))
+        return [
+            [(i, s, texts[i]) for i, s in zip(ids, scores, strict=True)] for ids, scores, _ in rows
+        ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import mlx.core as mx
@@ -87,7 +87,7 @@ class Measure:
         return mx.sum(mx.stack([self._differentiable(row[None]) for row in logits]))
 
     def _differentiable(self, logits: mx.array) -> mx.array:
-        value = self.metric(logits, self.clean, self.corrupted, **self.options)
+        value = self._ask(logits)
         if not isinstance(value, mx.array):
             raise InputError(
                 f"metric {self.name!r} returns plain numbers; to be differentiated it returns an "
@@ -97,7 +97,7 @@ class Measure:
         return value.reshape(())
 
     def _lazy(self, logits: mx.array) -> mx.array:
-        rows = self.metric(logits, self.clean, self.corrupted, **self.options, per_example=True)
+        rows = self._ask(logits, per_example=True)
         if not isinstance(rows, mx.array) or rows.shape != logits.shape[:1]:
             kind = f"shape {rows.shape}" if isinstance(rows, mx.array) else type(rows).__name__
             raise InputError(
@@ -107,12 +107,18 @@ class Measure:
         return rows
 
     def _one(self, logits: mx.array) -> float:
-        value = self.metric(logits, self.clean, self.corrupted, **self.options)
+        value = self._ask(logits)
         if isinstance(value, mx.array) and value.size != 1:
             raise InputError(
                 f"metric {self.name!r} returns an array of shape {value.shape}, not one number."
             )
         return float(value)
+
+    def _ask(self, logits: mx.array, **more: bool) -> Any:
+        try:
+            return self.metric(logits, self.clean, self.corrupted, **self.options, **more)
+        except TypeError as error:
+            raise InputError(f"metric {self.name!r}: {error}") from error
 
     # The two ends
 
@@ -171,6 +177,7 @@ def bind(
     options: Mapping[str, Any] | None = None,
     *,
     raw: bool = False,
+    later: bool = False,
 ) -> Measure:
     """Bind a metric to the logits (P, V) of a clean and a corrupted run, and try it once.
 
@@ -185,6 +192,8 @@ def bind(
         options: The metric's keywords.
         raw: Of a metric that is a share of the gap between the two runs, the change itself: what
             is averaged over pairs.
+        later: Do not wait for the logits where the metric can be differentiated before they are
+            there. Reading `Measure.ends` tries it.
 
     Raises:
         InputError: if it refuses its keywords or gives no finite number, or several of them, or a
@@ -213,10 +222,8 @@ def bind(
         by_row="per_example" in named,
         is_share=is_share,
     )
-    try:
+    if not (later and measure.by_row):
         _ = measure.ends
-    except TypeError as error:
-        raise InputError(f"metric {name!r}: {error}") from error
     return measure
 
 
@@ -238,12 +245,7 @@ def _used(
     """
     if not isinstance(metric, str) or any(p.kind is p.VAR_KEYWORD for p in named.values()):
         return dict(options)
-    others = {
-        keyword
-        for each in registry.all("metric")
-        for keyword, parameter in inspect.signature(each.fn).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    others = {keyword for each in registry.all("metric") for keyword in _keywords(each.fn)}
     for keyword in options:
         if keyword == "position" and keyword in named:
             raise InputError("give position= to the method itself, not to the metric.")
@@ -253,6 +255,12 @@ def _used(
                 f"metric {name!r} has no keyword {keyword!r}. {nearest(keyword, known)}"
             )
     return {key: value for key, value in options.items() if key in named}
+
+
+@lru_cache(maxsize=256)
+def _keywords(fn: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = inspect.signature(fn).parameters.items()
+    return tuple(name for name, p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
 def _ids(model: InterpretableModel, value: Any) -> Any:

@@ -81,7 +81,8 @@ class Analysis(Generic[P, R]):
         from .registry import registry
 
         # A lazy array belongs to this thread, and keeps alive what it would be computed from.
-        evaluate(arrays_of(vars(result)))
+        plain: frozenset[str] = getattr(result, "plain_fields", frozenset())
+        evaluate(arrays_of({k: v for k, v in vars(result).items() if k not in plain}))
         registry.notify("mlxray_analysis_finished", result=result)
         return result
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..errors import AddressError
@@ -202,6 +203,7 @@ def parse(address: AddressLike) -> Address:
     return Address(short, None, edge, call)
 
 
+@lru_cache(maxsize=4096)
 def tokens_axis(key: str) -> int:
     """The axis of tokens in the value at an address; 1 in what modules return."""
     name = parse(key).name

@@ -51,11 +51,14 @@ class AnalysisResult(Result):
 
     Attributes:
         result_type: Short tag for programs.
+        plain_fields: Fields that hold many numbers and texts and never an array: what an analysis
+            returns is searched for arrays to evaluate, and these are left out.
         metadata: How it was made: analysis, parameters, seconds.
         warnings: What a reader should know before trusting the numbers, one sentence each.
     """
 
     result_type: ClassVar[str] = "analysis"
+    plain_fields: ClassVar[frozenset[str]] = frozenset()
 
     metadata: dict[str, Any] = field(default_factory=dict, kw_only=True)
     warnings: list[str] = field(default_factory=list, kw_only=True)

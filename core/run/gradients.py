@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import Parameter, Signature
 from typing import Any, ClassVar
 
 import mlx.core as mx
@@ -94,7 +93,9 @@ def gradients_like(
         kept; lazy.
     """
     rows = None if positions is None else batch.indices(positions)
-    probes = {key: _probe(key, value) for key, value in values.items()}
+    # Points of one shape share their zeros: each is differentiated with respect to by itself.
+    zeros: dict[Any, mx.array] = {}
+    probes = {key: _probe(key, value, zeros) for key, value in values.items()}
 
     def value(probes: dict[str, mx.array]) -> tuple[mx.array, dict[str, mx.array]]:
         planted = [Edit(key, _Plant(probe), allow_unchanged=True) for key, probe in probes.items()]
@@ -120,21 +121,22 @@ def _edits(edits: Sequence[tuple[str, Callable[..., Any]]]) -> list[Edit]:
 
 @dataclass(frozen=True, slots=True)
 class _Plant:
-    """An edit that adds a probe. It states its signature, since finding one takes a while."""
+    """An edit that adds a probe."""
 
     probe: mx.array
-    __signature__: ClassVar[Signature] = Signature(
-        [Parameter("activation", Parameter.POSITIONAL_ONLY)]
-    )
+    edit_arguments: ClassVar[int] = 1
 
     def __call__(self, activation: mx.array) -> mx.array:
         return activation + self.probe
 
 
-def _probe(key: str, value: Any) -> mx.array:
+def _probe(key: str, value: Any, zeros: dict[Any, mx.array]) -> mx.array:
     if not isinstance(value, mx.array):
         raise InputError(
             f"{key!r} holds {type(value).__name__}, not one array: a gradient needs a point, or "
             f"one call of the module ({key + '#0'!r})."
         )
-    return mx.zeros_like(value)
+    kind = value.shape, value.dtype
+    if kind not in zeros:
+        zeros[kind] = mx.zeros_like(value)
+    return zeros[kind]

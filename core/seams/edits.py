@@ -69,8 +69,12 @@ def _first(value: Any) -> Any:
 def _style(fn: Callable[..., Any]) -> int:
     """1, 2 or 3 for fn(activation), fn(activation, call), fn(inputs, output, wrapper).
 
-    A default counts as optional, so ``lambda x, scale=2: …`` takes one.
+    A default counts as optional, so ``lambda x, scale=2: …`` takes one. A function that is used
+    for very many edits says it in an attribute ``edit_arguments``, since looking takes a while.
     """
+    known: int | None = getattr(fn, "edit_arguments", None)
+    if known is not None:
+        return known
     try:
         parameters = inspect.signature(fn).parameters.values()
     except (TypeError, ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arrays import evaluate, start_evaluating
+from mlxray.arrays import evaluate, on_gpu, start_evaluating
 from mlxray.run.gradients import gradients_like
 from mlxray.run.run import Run
 from mlxray.run.tail import execute_at
@@ -58,39 +58,50 @@ class Estimates:
         self.positions = read_positions(metric, batches[1], position)
         every = [address for addresses in self.addresses.values() for address in addresses]
         run = Run(model.layout, watch=every)
-        # Without the gradient's run, both prompts are rows of one.
-        rows = batches[:1] if ahead else batches
-        ids = mx.concatenate([batch.ids for batch in rows])
-        logits = execute_at(run, ids, self.positions)
+        # A GPU takes as long for one row as for two; a CPU takes the gradient of each in turn.
+        together = not ahead or on_gpu()
+        both = Batch(
+            mx.concatenate([batch.ids for batch in batches]),
+            (*batches[0].lengths, *batches[1].lengths),
+        )
+        first = both if together else batches[0]
+        logits = execute_at(run, first.ids, self.positions)
         kept = run.values()
         for point, each in layers.items():
             values = [kept[address] for address in self.addresses[point]]
             one_size(point, each, values, axes(point)[0])
         run.forget()
-        start_evaluating(logits, kept)
         self._ahead: dict[str, mx.array] | None = None
+        self._ways = {a: (kept[a][:1], kept[a][-1:]) for a in every}
+        if not ahead or not together:
+            start_evaluating(logits, kept)
 
-        def bound(corrupted: mx.array) -> Measure:
-            check_apart(batches, position, logits[0], corrupted, self.positions)
-            measure = bind(model, metric, logits[0], corrupted, metric_kwargs)
-            if measure.is_share:
-                measure.check_gap()
-            return measure
-
-        if not ahead:
-            self.measure = bound(logits[1])
-            self._ways = {a: (kept[a][:1], kept[a][1:]) for a in every}
-            return
+        def bound(clean: mx.array, corrupted: mx.array) -> Measure:
+            return bind(model, metric, clean, corrupted, metric_kwargs, later=True)
 
         def scalar(own: mx.array) -> mx.array:
-            # Evaluates the logits, which the backward pass then goes on from.
-            self.measure = bound(mx.stop_gradient(own[0]))
-            return self.measure.scalar(own)
+            fixed = mx.stop_gradient(own)
+            self.measure = bound(fixed[0] if together else logits[0], fixed[-1])
+            return self.measure.scalar(own[-1:])
 
-        _, self._ahead, own = gradients_like(
-            model.layout, batches[1], scalar, kept, positions=self.positions, keep=True
+        if ahead:
+            last = both if together else batches[1]
+            value, found, own = gradients_like(
+                model.layout, last, scalar, kept, positions=self.positions, keep=True
+            )
+            self._ahead = {a: found[a][-1:] for a in every}
+            self._ways = {a: ((own if together else kept)[a][:1], own[a][-1:]) for a in every}
+            # The checks wait for the logits: the device goes on with the backward pass meanwhile.
+            ends = self.measure.clean, self.measure.corrupted
+            start_evaluating(value, self._ways, self._ahead, ends)
+        else:
+            self.measure = bound(logits[0], logits[1])
+        check_apart(
+            batches, position, self.measure.clean[0], self.measure.corrupted[0], self.positions
         )
-        self._ways = {a: (kept[a], own[a]) for a in every}
+        _ = self.measure.ends
+        if self.measure.is_share:
+            self.measure.check_gap()
 
     def scalar(self, logits: mx.array) -> mx.array:
         """The metric of (1, P, V) logits, lazy."""

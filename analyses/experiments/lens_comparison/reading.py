@@ -57,7 +57,7 @@ def read_point(
         tokens=tokens,
         positions=positions,
         layers=layers,
-        predictions={layer: [names.predictions(row) for row in tops[layer]] for layer in layers},
+        predictions={layer: names.predictions(tops[layer]) for layer in layers},
         probabilities={layer: [row[2] for row in tops[layer]] for layer in layers},
         point=point,
     )

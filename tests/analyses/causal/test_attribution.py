@@ -8,6 +8,7 @@ import pytest
 
 from mlxray import Metric
 from mlxray.analyses import attribution_map, attribution_patching
+from mlxray.analyses.causal.attribution import estimates
 from mlxray.analyses.causal.attribution.certificate import _agreement
 from mlxray.analyses.causal.attribution.relevance import relevance_edits
 from mlxray.errors import AddressError, InputError, PluginError
@@ -52,6 +53,25 @@ def share(model, logits):
     low = difference(model.model(mx.array([CORRUPTED])))
     high = difference(model.model(mx.array([CLEAN])))
     return (difference(logits) - low) / (high - low)
+
+
+def test_one_pass_of_both_prompts_gives_what_two_passes_do(model, monkeypatch):
+    """A GPU runs the prompts as rows of one pass."""
+    points = ("resid_post", "attn_out", "mlp_out", "z", "pattern")
+    given = model, mx.array([CLEAN]), mx.array([CORRUPTED]), points
+    for options in (
+        keywords(model),
+        {"metric": "l2_distance"},
+        {"metric": lambda p, c, x: p.sum()},
+    ):
+        apart = attribution_map(*given, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(estimates, "on_gpu", lambda: True)
+            together = attribution_map(*given, **options)
+        for point in points:
+            one, other = (np.array(each.maps[point].by_position) for each in (apart, together))
+            assert np.abs(one).max() > 0
+            np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * np.abs(one).max())
 
 
 @pytest.mark.parametrize("component", ["resid_pre", "attn_out", "mlp_out", "mlp_act", "z", "v"])
