@@ -5,18 +5,22 @@ the claim as well. The end of the last holder restores everything. Which run a c
 a context variable: other threads see none.
 
 Restoring is one call of C code, the claim's weak reference: Python looks for signals between its
-own instructions only, so no exception that a signal handler raises can leave it half done.
+own instructions only, so no exception that a signal handler raises can leave it half done. Where
+somebody has installed an audit hook (`filelock` does), Python's instructions run at each change of
+a class. So the claim has several weak references: each restores everything, unless one before it
+did. Other threads wait meanwhile.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import partial, wraps
-from itertools import chain, repeat
+from itertools import chain, compress, repeat, starmap
 from typing import Any, Protocol
 from weakref import ref
 
@@ -42,8 +46,6 @@ class Observer(Protocol):
 
 _active: ContextVar[Observer | None] = ContextVar("mlxray_active_run", default=None)
 _lock = threading.RLock()
-# Past nn.Module's own __setattr__, which looks for parameters in what it is given.
-_set_class = object.__setattr__
 
 
 class _Claim:
@@ -52,17 +54,30 @@ class _Claim:
     __slots__ = ("__weakref__",)
 
 
-#: id of a swapped module → its claim; the functions of ``mlx.core`` under that module's id
-_swapped: dict[int, ref[_Claim]] = {}
+#: id of a swapped module → references to its claim; the functions of ``mlx.core`` under that
+#: module's id
+_swapped: dict[int, tuple[Callable[[], _Claim | None], ...]] = {}
 _subclasses: dict[type[nn.Module], type[nn.Module]] = {}
 _own: dict[type[nn.Module], type[nn.Module]] = {}
 
 #: Exhausts an iterator, in C.
 _exhaust: Callable[[Iterable[Any]], object] = partial(deque, maxlen=0)
 
+#: Sets any attribute, past nn.Module's own way, which looks for parameters in what it is given.
+_set = object.__setattr__
+
+#: How often restoring is tried: as often as signals may break it off in a row, and once more.
+_TIMES = 8
+
 
 def _nobody() -> None:
-    """In place of the weak reference to a claim."""
+    """In place of the weak references to a claim."""
+
+
+_NO_CLAIM = (_nobody,)
+
+#: Seconds to wait for another thread that is restoring.
+_PATIENCE = 2.0
 
 
 def under(
@@ -133,29 +148,58 @@ def _swap(modules: list[nn.Module], attention: bool, claims: list[Any]) -> None:
         if _swapped:
             fresh = []
             for module in modules:
-                claims.append(_swapped.get(id(module), _nobody)())
-                if claims[-1] is None:
+                if not _hold(id(module), claims):
                     fresh.append(module)
-        if attention:
-            claims.append(_swapped.get(id(mx), _nobody)())
-            attention = claims[-1] is None
+        attention = attention and not _hold(id(mx), claims)
         ids = list(map(id, fresh))
-        own = list(map(type, fresh))
-        undo: Iterator[Any] = map(_set_class, fresh, repeat("__class__"), own)
+        own = list(map(own_class, fresh))
+        owners: list[Any] = [*fresh]
+        names = ["__class__"] * len(fresh)
+        before: list[Any] = [*own]
+        after: list[Any] = [_subclasses.get(cls) or _instrumented(cls) for cls in own]
         if attention:
-            ids.append(id(mx))
-            seams = _seams()
-            originals = [getattr(owner, name) for owner, name, _ in seams]
-            undo = chain(undo, _set_functions(seams, originals))
-        subclasses = [_subclasses.get(cls) or _instrumented(cls) for cls in own]
+            for owner, name, on in _seams():
+                original = _own_function(getattr(owner, name))
+                ids.append(id(mx))
+                owners.append(owner)
+                names.append(name)
+                before.append(original)
+                after.append(_watched(original, on))
         # In this order: whatever breaks off from here on, dropping the claim restores the rest.
-        restore = map(_exhaust, (chain(map(_swapped.pop, ids, repeat(None)), undo),))
         claims.append(_Claim())
-        _swapped.update(zip(ids, repeat(ref(claims[-1], partial(next, restore)))))
-        _exhaust(map(_set_class, fresh, repeat("__class__"), subclasses))
-        if attention:
-            watched = [_watched(fn, on) for fn, (_, _, on) in zip(originals, seams, strict=True)]
-            _exhaust(_set_functions(seams, watched))
+        restores = _restoring(ids, owners, names, before)
+        _swapped.update(zip(ids, repeat(tuple(map(ref, repeat(claims[-1]), restores)))))
+        _exhaust(map(_set, owners, names, after))
+
+
+def _hold(key: int, claims: list[Any]) -> bool:
+    """Hold the claim that the module or function is swapped by, if it is; say whether it is.
+
+    Waits for a claim that another thread is restoring at this moment.
+    """
+    end = time.monotonic() + _PATIENCE
+    while True:
+        claims.append(_swapped.get(key, _NO_CLAIM)[0]())
+        if claims[-1] is not None:
+            return True
+        if key not in _swapped or time.monotonic() > end:
+            return False
+        time.sleep(1e-5)
+
+
+def _restoring(
+    ids: list[int], owners: list[Any], names: list[str], values: list[Any]
+) -> list[Callable[[Any], Any]]:
+    """Functions in C of which each sets all these attributes, unless one before it has."""
+    left = [True] * len(owners)  # empty once all of it is done
+    found: list[Callable[[Any], Any]] = []
+    for _ in range(_TIMES):
+        back = starmap(_set, compress(zip(owners, names, values, strict=True), left))
+        # Who meets a module before this waits for it.
+        gone = map(_swapped.pop, compress(ids, left), repeat(None))
+        every = chain(back, gone, map(list.clear, (left,)))
+        found.append(partial(next, map(_exhaust, (every,))))
+    return found
 
 
 def _seams() -> list[tuple[Any, str, str]]:
@@ -171,11 +215,6 @@ def _seams() -> list[tuple[Any, str, str]]:
     return found
 
 
-def _set_functions(seams: list[tuple[Any, str, str]], functions: list[Original]) -> Iterator[None]:
-    owners, names = [owner for owner, _, _ in seams], [name for _, name, _ in seams]
-    return map(setattr, owners, names, functions)
-
-
 def _watched(original: Original, method: str) -> Original:
     """A function that asks the active run."""
 
@@ -186,7 +225,14 @@ def _watched(original: Original, method: str) -> Original:
             return original(*args, **kwargs)
         return getattr(observer, method)(original, *args, **kwargs)
 
+    watched.unwatched = original  # type: ignore[attr-defined]
     return watched
+
+
+def _own_function(function: Original) -> Original:
+    """The function that is there outside of runs."""
+    own: Original = getattr(function, "unwatched", function)
+    return own
 
 
 def own_class(module: nn.Module) -> type[nn.Module]:
