@@ -127,6 +127,11 @@ def measure(shape: Shape) -> list[str]:
     bare_batch = seconds(lambda: mx.eval(model.model(many)))
     edges = 0
 
+    def forward_and_backward() -> None:
+        embedded = model.model.model.embed_tokens(one)
+        metric = lambda x: model.model(one, input_embeddings=x)[0, -1, :2].sum()  # noqa: E731
+        mx.eval(mx.value_and_grad(metric)(embedded))
+
     def traced() -> None:
         with model.trace(many):
             model.layers[shape.layers // 2].output.save()
@@ -157,6 +162,7 @@ def measure(shape: Shape) -> list[str]:
         "positions": seconds(lambda: sweep("resid_pre", "position")) / bare / by_position,
         "heads": seconds(lambda: sweep("attn_head", "head")) / bare / by_head,
         "lens": seconds(lambda: model.logit_lens(clean)) / bare,
+        "gradient": seconds(forward_and_backward) / bare,
         "attribution": seconds(attribute) / bare,
         "edges": seconds(scores) / bare,
     }
@@ -170,6 +176,7 @@ def measure(shape: Shape) -> list[str]:
         f"{costs['positions']:.3f} ({by_position:,})",
         f"{costs['heads']:.3f} ({by_head:,})",
         f"{costs['lens']:.2f}",
+        f"{costs['gradient']:.2f}",
         f"{costs['attribution']:.2f}",
         f"{costs['edges']:.1f} ({edges:,})",
     ]
@@ -191,6 +198,7 @@ def main() -> None:
         "a cell of layer × position",
         "a cell of all heads",
         "lens",
+        "bare forward and backward",
         "attribution, 4 points",
         "edge attribution",
     ):
@@ -201,7 +209,7 @@ def main() -> None:
         # As they come, in case a later model does not fit.
         print(name, *found, sep=" | ", file=sys.stderr, flush=True)
         table.add_row(name, *found)
-    Console(width=150).print(table)
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":
