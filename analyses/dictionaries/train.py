@@ -191,22 +191,36 @@ def train_dictionaries(
         recorded = list(saved.notes["recorded"])
         runs = [Run(plan, None, own) for plan, own in zip(plans, saved.arrays, strict=True)]
     with _bar(total, start, verbose) as bar:
-        for step, batch in enumerate(islice(batches, total - start), start + 1):
-            # The first batch of all tells the scales of the points.
-            runs = runs or [Run(plan, batch) for plan in plans]
+
+        def read(step: int) -> None:
             record = step % every == 0 or step == total
-            told = [run.advance(batch, record=record) for run in runs]
+            told = [run.read(record=record) for run in runs]
             if record:
                 recorded.append(step)
-            if path is not None and (step % checkpoint_every == 0 or step == total):
+            if path is not None and due(step):
                 _save(path, step, settings, runs, recorded)
             bar.set_postfix_str(_phrase(told), refresh=False)
             bar.update()
             if callback is not None:
                 callback(step, told)
-    done = runs[0].done if runs else 0
-    if done != total:
-        raise InputError(f"the data ended after {done} of {total} steps.")
+
+        def due(step: int) -> bool:
+            return step % checkpoint_every == 0 or step == total
+
+        done = start
+        for step, batch in enumerate(islice(batches, total - start), start + 1):
+            # The first batch of all tells the scales of the points.
+            runs = runs or [Run(plan, batch) for plan in plans]
+            for run in runs:
+                run.start(batch)
+            # How the step before went is read while a GPU computes this one. A checkpoint is of
+            # a step that is done, so nothing is under way then.
+            while done < (step if due(step) else step - 1):
+                done += 1
+                read(done)
+    started = runs[0].started if runs else start
+    if started != total:
+        raise InputError(f"the data ended after {started} of {total} steps.")
     notes = {
         "batch_size": batch_size,
         "steps": total,

@@ -36,20 +36,22 @@ CONTEXT, BATCH, ROWS = 128, 16, 192
 READ_BATCH = 1024
 
 
-def random_model(width: int) -> InterpretableModel:
-    """A Llama that is larger than `pocket`."""
+def random_model(width: int, layers: int = 6, dtype: mx.Dtype = mx.float32) -> InterpretableModel:
+    """A Llama with random weights and the tokens of `pocket`."""
     mx.random.seed(0)
     arguments = llama.ModelArgs(
         model_type="llama",
         hidden_size=width,
-        num_hidden_layers=6,
+        num_hidden_layers=layers,
         intermediate_size=43 * width // 16,
         num_attention_heads=8,
         num_key_value_heads=4,
         rms_norm_eps=1e-5,
         vocab_size=1536,
     )
-    return InterpretableModel(llama.Model(arguments), InterpretableModel("pocket").tokenizer)
+    raw = llama.Model(arguments)
+    raw.set_dtype(dtype)
+    return InterpretableModel(raw, InterpretableModel("pocket").tokenizer)
 
 
 def bare(model: InterpretableModel, ids: mx.array) -> None:
@@ -92,7 +94,12 @@ def learn(store: ActivationStore, weight: mx.array) -> None:
 
 def main() -> None:
     rounds, width = (*map(int, sys.argv[1:]), *(7, 256)[len(sys.argv) - 1 :])
-    console = Console(highlight=False)
+    show(Console(highlight=False), rounds, width)
+
+
+def show(console: Console, rounds: int, width: int = 256) -> None:
+    """The table of the default device."""
+    gpu = mx.default_device().type == mx.DeviceType.gpu
     table = Table(title=f"over bare forward passes and plain reading, on {mx.default_device()}")
     columns = ("model, points", "by the clock", "by cores' time", "shuffled reading")
     for column in (*columns, "of a harvest", "of training"):
@@ -101,6 +108,8 @@ def main() -> None:
     ids[:, 0] = 1  # the token that every row begins with, which is not stored
     documents = ids.tolist()
     models = {"pocket": InterpretableModel("pocket"), f"width {width}": random_model(width)}
+    if gpu:  # where passes of such small models are all launching
+        models = {"16 layers × 2048, bfloat16": random_model(2048, 16, mx.bfloat16)}
     for name, model in models.items():
         last = model.layout.n_layers - 1
         chosen = {

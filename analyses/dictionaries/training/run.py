@@ -9,14 +9,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxray.arrays import evaluate, number
+from mlxray.arrays import evaluate, number, start_evaluating
 from mlxray.errors import AnalysisError, LoadError
 
 from .checkpoint import flat_state, nested_state
 from .finish import finish
 from .kinds import KINDS
 from .plan import Plan
-from .step import StepFunction, first_state, make_step
+from .step import Stats, StepFunction, first_state, make_step
 from .training_result import TrainingResult
 from .wiring import CrossLayer, Flat, Wiring, first_scale
 
@@ -33,6 +33,9 @@ class Run:
         plan: What it will do.
         first: The first batch, which tells the scales of the points; or None, and
         saved: the arrays of a checkpoint.
+
+    Attributes:
+        started: Steps that were begun, all of which but the last few are done.
 
     Raises:
         LoadError: if the checkpoint lacks arrays, or they have other shapes.
@@ -64,7 +67,14 @@ class Run:
             for name in CURVES:
                 self.curves[name] = [float(v) for v in np.array(saved[f"curve.{name}"])]
         evaluate(self.state, self.scales)
-        self.dead = bool(mx.any(self.state["tracked"]["silent"] >= plan.dead_after).item())
+        self.started = int(number(self.state["tracked"]["step"]))
+        # Step → whether a feature was dead after it. A step looks at the last but one, which is
+        # known while the one between is still being computed.
+        tracked = self.state["tracked"]
+        now = bool(mx.any(tracked["silent"] >= plan.dead_after).item())
+        before = bool(tracked["dead_before"].item())
+        self._dead = {self.started - 1: before, self.started: now}
+        self._unread: list[Stats] = []
         self._steps: dict[bool, StepFunction] = {}
 
     def advance(self, batch: Mapping[str, mx.array], *, record: bool) -> dict[str, float]:
@@ -73,8 +83,16 @@ class Run:
         Raises:
             AnalysisError: if the loss is not finite.
         """
-        # Dead features are looked for after each step, so a step knows what it needs.
-        auxiliary = self.dead and self.plan.config.auxiliary > 0
+        self.start(batch)
+        return self.read(record=record)
+
+    def start(self, batch: Mapping[str, mx.array]) -> None:
+        """Begin a step.
+
+        On a GPU this returns while the step is computed, so that the next one can be prepared.
+        """
+        self.started += 1
+        auxiliary = self._dead.pop(self.started - 2) and self.plan.config.auxiliary > 0
         if auxiliary not in self._steps:
             self._steps[auxiliary] = make_step(
                 self.plan,
@@ -88,12 +106,25 @@ class Run:
         if self.plan.writes != self.plan.reads:
             y = joined(batch, self.plan.writes) * self.scales[1]
         self.state, stats = self._steps[auxiliary](self.state, x, y)
-        evaluate(self.state, stats)
+        if mx.default_device().type == mx.DeviceType.gpu:
+            start_evaluating(self.state, stats)
+        else:
+            evaluate(self.state, stats)
+        self._unread.append(stats)
+
+    def read(self, *, record: bool) -> dict[str, float]:
+        """How the first step went that was started and not read yet.
+
+        Raises:
+            AnalysisError: if its loss is not finite.
+        """
+        step = self.started - len(self._unread) + 1
+        stats = self._unread.pop(0)
         told = {name: number(stats[name]) for name in CURVES}
-        self.dead = told["dead"] > 0
+        self._dead[step] = told["dead"] > 0
         if not math.isfinite(told["loss"]):
             raise AnalysisError(
-                f"the loss is {told['loss']} at step {self.done}, in training {self.described}: "
+                f"the loss is {told['loss']} at step {step}, in training {self.described}: "
                 f"lower learning_rate ({self.plan.learning_rate:.3g}), or look for numbers in "
                 "the data that are not finite."
             )
@@ -101,11 +132,6 @@ class Run:
             for name, value in told.items():
                 self.curves[name].append(value)
         return told
-
-    @property
-    def done(self) -> int:
-        """Steps taken."""
-        return int(number(self.state["tracked"]["step"]))
 
     @property
     def described(self) -> str:
@@ -125,8 +151,8 @@ class Run:
         sound = [mx.all(mx.isfinite(p)) for p in self.state["parameters"].values()]
         if not mx.all(mx.stack(sound)).item():
             raise AnalysisError(
-                f"parameters are not finite after step {self.done}, in training {self.described}: "
-                f"lower learning_rate ({self.plan.learning_rate:.3g})."
+                f"parameters are not finite after step {self.started}, in training "
+                f"{self.described}: lower learning_rate ({self.plan.learning_rate:.3g})."
             )
 
     def to_arrays(self) -> dict[str, mx.array]:

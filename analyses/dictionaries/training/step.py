@@ -18,6 +18,8 @@ from .wiring import Code, Params, Wiring, without_parallel
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 #: Part of a state's name → what it is of: parameters, Adam's moments, what is tracked.
 PARTS = ("parameters", "first", "second", "tracked")
+#: What is tracked for every kind.
+OWN = ("step", "silent", "dead_before")
 
 State = dict[str, Any]
 Stats = dict[str, mx.array]
@@ -35,6 +37,7 @@ def first_state(kind: Kind, wiring: Wiring, key: mx.array, scale: float, mean: m
         "tracked": {
             "step": mx.array(0, mx.int32),
             "silent": mx.zeros(wiring.n_features, mx.int32),
+            "dead_before": mx.array(False),
             **kind.initial_tracked(),
         },
     }
@@ -88,7 +91,7 @@ def make_step(
         # Capped, so that it cannot overflow in a training without end.
         silent = mx.minimum(tracked["silent"] + x.shape[0], plan.dead_after)
         silent = mx.where(on > 0, 0, silent)
-        kept = {n: v for n, v in tracked.items() if n not in ("step", "silent")}
+        kept = {n: v for n, v in tracked.items() if n not in OWN}
         kept = kind.track(kept, encoded.code, count)
         stats = {
             "loss": loss,
@@ -100,7 +103,13 @@ def make_step(
             "parameters": kind.constrain(new),
             "first": first,
             "second": second,
-            "tracked": {"step": count, "silent": silent, **kept},
+            "tracked": {
+                "step": count,
+                "silent": silent,
+                # A step that goes on from here looks at the last but one.
+                "dead_before": mx.any(dead),
+                **kept,
+            },
         }
         return after, stats
 
@@ -129,7 +138,7 @@ def revival(
     missed = wanted - wiring.decode(params, features.astype(encoded.reach.dtype))
     error_share = mx.sum(mx.square(missed)) / mx.maximum(_variance(wanted), 1e-12)
     below = mx.where(dead, mx.maximum(-encoded.reach.astype(mx.float32), 0), 0)
-    return error_share + mx.mean(mx.sum(below, axis=-1))
+    return mx.where(mx.any(dead), error_share, 0) + mx.mean(mx.sum(below, axis=-1))
 
 
 def _variance(y: mx.array) -> mx.array:
