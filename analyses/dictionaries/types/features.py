@@ -185,7 +185,8 @@ def added(activation: mx.array, change: mx.array) -> mx.array:
     """
     rows = as_rows(activation)
     check_width("what is written", rows, change.shape[-1])
-    new = (rows.astype(change.dtype) + change).astype(activation.dtype)
+    wide = mx.result_type(rows, change)
+    new = (rows.astype(wide) + change.astype(wide)).astype(activation.dtype)
     if activation.ndim == 3:
         return new
     batch, heads, tokens, width = activation.shape
