@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.errors import AddressError, InputError
-from mlxray.points.derived import DerivedSite
+from mlxray.points.derived_site import DerivedSite
 from mlxray.points.vocabulary import ALIASES, POINTS, node, parse
 from mlxray.run.run import Run
 from mlxray.tokens import Batch

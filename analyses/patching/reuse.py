@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from mlxray.arrays import evaluate, number
 from mlxray.errors import PointAbsent
-from mlxray.points.derived import DerivedSite
+from mlxray.points.derived_site import DerivedSite
 from mlxray.points.layout import Layout
 from mlxray.points.sites import first_argument, set_first_argument
 from mlxray.points.vocabulary import ATTENTION_POINTS, POINTS, parse

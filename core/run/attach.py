@@ -12,8 +12,10 @@ from ..arrays import arrays_of, evaluate
 from ..checks.arguments import checked
 from ..errors import EditError, InputError, MlxrayError, nearest
 from ..points.attached import FEATURES, Attachment, checked_name
-from ..points.derived import DerivedPoint, DerivedSite, held_as_it_is
+from ..points.derived import DerivedPoint
+from ..points.derived_site import DerivedSite
 from ..points.layout import Layout
+from ..points.together import held_as_it_is
 from ..seams.edits import Edit
 from .run import Run
 from .wrapped import WrappedModel

@@ -320,7 +320,7 @@ def test_a_run_frees_what_it_held(model: InterpretableModel) -> None:
         gone = weakref.ref(run)
         del run
         assert gone() is None
-        assert not [o for o in gc.get_objects() if type(o).__name__ == "_Together"]
+        assert not [o for o in gc.get_objects() if type(o).__name__ == "Together"]
     finally:
         gc.enable()
 
