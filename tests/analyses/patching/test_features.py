@@ -90,6 +90,8 @@ def test_by_feature_and_by_position(model: Any, exact: str, component: str) -> N
         model, CLEAN, CORRUPTED, component, by="feature", features=chosen, exact=exact
     )
     assert result.layers == [0, 2]
+    assert result.columns == chosen
+    assert {row[1] for row in result.rows()[1]} == set(chosen)
     by_position = activation_patching(
         model, CLEAN, CORRUPTED, component, by="position", exact=exact
     )
