@@ -15,7 +15,6 @@ that it meets. A plan takes longer than several blocks of a large model, and onl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -34,15 +33,18 @@ from mlxray.tokens import Batch
 
 from .dense import unpack, unpacked_bytes
 from .patches import Cell, Dictionary, Patch, Values, patch_edit
+from .plan import Plan
 from .reuse import (
     BEFORE_MLP,
     Prefixes,
     adds_itself,
     append_rows,
+    derived_width,
     resumable,
     reusable,
     trim_last_mlp,
     trimmable,
+    writes_later,
 )
 
 #: Memory that a pass may take where the caller sets no budget.
@@ -61,28 +63,6 @@ FEW = 8
 def shapes_cost() -> bool:
     """Whether each new shape of an array costs the device time."""
     return bool(mx.cuda.is_available() and mx.default_device() == mx.gpu)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep takes.
-
-    Attributes:
-        cells: Patched runs.
-        passes: Forward passes that run them.
-        peak_bytes: Estimated activations of the largest pass.
-        layer_passes: Blocks computed, one row each; one full pass per cell would take
-            ``cells × layers``.
-    """
-
-    cells: int
-    passes: int
-    peak_bytes: int
-    layer_passes: int
-
-    def __str__(self) -> str:
-        size = self.peak_bytes / 2**20
-        return f"{self.cells} patched runs in {self.passes} passes, about {size:.0f} MiB at most"
 
 
 class Sweep:
@@ -170,14 +150,17 @@ class Sweep:
         """Which cells share a pass: (positions reused, indices into `cells` by joining layer)."""
         if not all(cells):
             raise InputError("a cell needs at least one patch.")
-        groups: dict[int, list[int]] = {}
+        groups: dict[tuple[int, int], list[int]] = {}
         for index, cell in enumerate(cells):
-            groups.setdefault(self._prefix(cell), []).append(index)
+            # A change that is written into later layers goes with the rows that it was made of.
+            alone = self._joins(cell)[0] if any(writes_later(self.layout, p) for p in cell) else -1
+            groups.setdefault((self._prefix(cell), alone), []).append(index)
+        units = derived_width(self.layout, cells)
         found = []
-        for prefix, indices in sorted(groups.items()):
+        for (prefix, _), indices in sorted(groups.items()):
             order = sorted(indices, key=lambda i: self._joins(cells[i]))
             # In equal parts: a last pass of a few rows costs nearly as much as a full one.
-            rows = -(-len(order) // -(-len(order) // self.rows_per_pass(prefix)))
+            rows = -(-len(order) // -(-len(order) // self.rows_per_pass(prefix, units)))
             found += [(prefix, order[i : i + rows]) for i in range(0, len(order), rows)]
         return found
 
@@ -190,22 +173,23 @@ class Sweep:
             return 0
         return wanted - wanted % step
 
-    def rows_per_pass(self, prefix: int = 0) -> int:
+    def rows_per_pass(self, prefix: int = 0, units: int = 0) -> int:
         """Rows that fit the budget and still make a pass faster."""
         tokens = self.ids.shape[1] - prefix
-        fit = max(1, (self.budget - self._base_bytes()) // self.row_bytes(prefix))
+        fit = max(1, (self.budget - self._base_bytes()) // self.row_bytes(prefix, units))
         return int(min(fit, max(1, ENOUGH_TOKENS // tokens)))
 
     def _base_bytes(self) -> int:
         """Bytes that stay beside the rows: the base run's keys and values, and a weight."""
         return self.row_bytes() + unpacked_bytes(self.layout)
 
-    def row_bytes(self, prefix: int = 0) -> int:
+    def row_bytes(self, prefix: int = 0, units: int = 0) -> int:
         """Bytes that one row of a pass takes at most, from the widths of the model.
 
         Sixteen arrays of the stream's width, four of the widest projection's, and three of the
         attention scores' live at once, and with a prefix its keys and values for each row;
-        measured peaks stay below. Scores and logits count as float32, which they may become.
+        measured peaks stay below. Scores and logits count as float32, which they may become. Of
+        features that are patched, `units` of a token, six arrays count.
         """
         block = self.layout.modules[self.layout.block(0)]
         sizes = [m.weight.shape[0] for m in block.modules() if "weight" in m]
@@ -217,9 +201,10 @@ class Sweep:
         whole = self.ids.shape[1]
         tokens = whole - prefix
         vocabulary = self.model.tokens.vocabulary or width
+        features = 6 * tokens * units
         hidden = tokens * (16 * width + 4 * max(widest, width)) + 2 * prefix * width
         scores = 3 * self._heads() * tokens * whole
-        return int(size * hidden + 4 * (scores + len(self.positions) * vocabulary))
+        return int(size * hidden + 4 * (scores + features + len(self.positions) * vocabulary))
 
     def _heads(self) -> int:
         try:
@@ -266,7 +251,9 @@ class Sweep:
         """What running these cells will take."""
         passes = self.passes(cells)
         layers = self.layout.n_layers
-        largest = max((len(rows) * self.row_bytes(prefix) for prefix, rows in passes), default=0)
+        units = derived_width(self.layout, cells)
+        sizes = (len(rows) * self.row_bytes(prefix, units) for prefix, rows in passes)
+        largest = max(sizes, default=0)
         return Plan(
             len(cells),
             len(passes),
@@ -373,8 +360,10 @@ class Sweep:
         run.plan_edits(self._edits(patches, values, prefix))
         positions = [p - prefix for p in self.positions]
         layers = self.layout.n_layers
-        in_last_block = {patch.component for _, patch in patches if patch.layer == layers - 1}
-        if in_last_block <= set(BEFORE_MLP) and first < layers and trimmable(self.layout):
+        reaching = {
+            p.component for _, p in patches if p.layer == layers - 1 or writes_later(self.layout, p)
+        }
+        if reaching <= set(BEFORE_MLP) and first < layers and trimmable(self.layout):
             trim_last_mlp(run, positions)
         return execute_at(run, self.ids[:, prefix:], positions, self._caches(prefix))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
@@ -12,6 +12,9 @@ from mlxray.errors import InputError
 
 from .activations import JumpReLU, ReLU
 from .shapes import check_floats, check_shape, check_width
+
+if TYPE_CHECKING:
+    from .features import LayerFeatures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -153,3 +156,13 @@ class CrossLayerTranscoder:
             raise InputError(
                 f"{what}: got {len(given)}, but the transcoder has {self.n_layers} layers."
             )
+
+    def derived_points(self) -> tuple[LayerFeatures, ...]:
+        """Its features as points of a model, for ``model.attach(dictionary)``.
+
+        Raises:
+            InputError: if it does not know where in a model it stands.
+        """
+        from .features import LayerFeatures
+
+        return tuple(LayerFeatures(self, layer) for layer in range(self.n_layers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
@@ -12,6 +12,9 @@ from mlxray.errors import InputError
 
 from .activations import Activation
 from .shapes import check_floats, check_shape, check_width
+
+if TYPE_CHECKING:
+    from .features import CrosscoderFeatures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -109,3 +112,13 @@ class Crosscoder:
     def __call__(self, inputs: Sequence[mx.array]) -> list[mx.array]:
         """Reconstruct all points: n inputs (…, d) → n times (…, d)."""
         return self.decode(self.encode(inputs))
+
+    def derived_points(self) -> tuple[CrosscoderFeatures, ...]:
+        """Its features as points of a model, for ``model.attach(dictionary)``.
+
+        Raises:
+            InputError: if it does not know where in a model it stands.
+        """
+        from .features import CrosscoderFeatures
+
+        return (CrosscoderFeatures(self),)

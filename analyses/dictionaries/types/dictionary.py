@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
@@ -13,6 +13,9 @@ from .activations import Activation, SparseActivation
 from .normalization import NoNormalization, Normalization
 from .shapes import check_floats, check_shape, check_width
 from .sparse import gather_decode
+
+if TYPE_CHECKING:
+    from .features import DictionaryFeatures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -171,6 +174,16 @@ class Dictionary:
             InputError: if `x` has another width.
         """
         return self.decode(self.encode(x), x)
+
+    def derived_points(self) -> tuple[DictionaryFeatures, ...]:
+        """Its features as points of a model, for ``model.attach(dictionary)``.
+
+        Raises:
+            InputError: if it does not know where in a model it stands.
+        """
+        from .features import DictionaryFeatures
+
+        return (DictionaryFeatures(self),)
 
     def _finish(self, decoded: mx.array, x: mx.array | None) -> mx.array:
         """The output, from the sum of the decoder's rows."""
