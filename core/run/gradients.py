@@ -97,7 +97,7 @@ def gradients_like(
     probes = {key: _probe(key, value) for key, value in values.items()}
 
     def value(probes: dict[str, mx.array]) -> tuple[mx.array, dict[str, mx.array]]:
-        planted = [Edit(key, _Plant(probe), allow_unchanged=True) for key, probe in probes.items()]
+        planted = [Edit(key, Plant(probe), allow_unchanged=True) for key, probe in probes.items()]
         run = Run(layout, watch=list(probes) if keep else (), edits=[*_edits(edits), *planted])
         if rows is None:
             result = metric(run.execute(batch.ids, lengths=batch.lengths))
@@ -119,7 +119,7 @@ def _edits(edits: Sequence[tuple[str, Callable[..., Any]]]) -> list[Edit]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plant:
+class Plant:
     """An edit that adds a probe. It states its signature, since finding one takes a while."""
 
     probe: mx.array
