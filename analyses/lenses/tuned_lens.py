@@ -15,6 +15,7 @@ from .lens_result import LensResult
 from .logit_lens import show
 from .readout import read_out, watched
 from .training import train_tuned_lens
+from .tuned_lens_files import is_folder, read_folder
 from .tuned_lens_result import TunedLens
 
 __all__ = ["TunedLens", "load_tuned_lens", "train_tuned_lens", "tuned_lens"]
@@ -86,15 +87,18 @@ def tuned_lens(
 def load_tuned_lens(model: InterpretableModel, path: str | Path) -> TunedLens:
     """Load a tuned lens for this model from the files that ``TunedLens.save`` wrote.
 
+    A folder of the package `tuned-lens` is read too (``config.json`` and ``params.pt``, of which
+    nothing is executed).
+
     Args:
         model: The model that it is for.
-        path: With or without ``.npz`` or ``.json``.
+        path: With or without ``.npz`` or ``.json``; or the folder.
 
     Raises:
         LoadError: if the files cannot be read.
         InputError: if the lens belongs to a model of another shape.
     """
-    lens = TunedLens.load(path)
+    lens = read_folder(path) if is_folder(path) else TunedLens.load(path)
     _fits(model, lens)
     return lens
 

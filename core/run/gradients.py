@@ -98,7 +98,7 @@ def gradients_like(
     probes = {key: _probe(key, value, zeros) for key, value in values.items()}
 
     def value(probes: dict[str, mx.array]) -> tuple[mx.array, dict[str, mx.array]]:
-        planted = [Edit(key, _Plant(probe), allow_unchanged=True) for key, probe in probes.items()]
+        planted = [Edit(key, Plant(probe), allow_unchanged=True) for key, probe in probes.items()]
         run = Run(layout, watch=list(probes) if keep else (), edits=[*_edits(edits), *planted])
         if rows is None:
             result = metric(run.execute(batch.ids, lengths=batch.lengths))
@@ -120,7 +120,7 @@ def _edits(edits: Sequence[tuple[str, Callable[..., Any]]]) -> list[Edit]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plant:
+class Plant:
     """An edit that adds a probe."""
 
     probe: mx.array

@@ -33,6 +33,14 @@ def loaded(model: InterpretableModel, folder: Path) -> Any:
     return model.load_tuned_lens(folder / "lens")
 
 
+def fitted(model: InterpretableModel) -> Any:
+    return model.fit_jacobian_lens([model.encode(FRANCE) * 4], layers=[2], verbose=False)
+
+
+def reloaded(model: InterpretableModel, folder: Path) -> Any:
+    return model.load_jacobian_lens(fitted(model).save(folder / "lens.pt"))
+
+
 def identity(model: InterpretableModel) -> Dictionary:
     """A dictionary that keeps what is positive."""
     width = model.watch([0], "resid_post", [0])[0].shape[-1]
@@ -72,10 +80,15 @@ CALLS: dict[str, Callable[..., Any]] = {
     ),
     "evaluate_dictionary": lambda m: m.evaluate_dictionary(identity(m), [FRANCE]),
     "head_scores": lambda m: m.head_scores(FRANCE, layers=[1], copying=False),
+    "fit_jacobian_lens": fitted,
     "induction_heads": lambda m: m.induction_heads(
         n_random_tokens=6, samples=2, draws=1, copying=False
     ),
+    "jacobian_lens": lambda m: m.jacobian_lens(FRANCE, fitted(m)),
+    "jacobian_steer": lambda m: m.jacobian_steer(FRANCE, fitted(m), " Rome", controls=1),
+    "jacobian_swap": lambda m: m.jacobian_swap(FRANCE, fitted(m), " Paris", " Rome", controls=1),
     "lens_comparison": lambda m: m.lens_comparison(FRANCE),
+    "load_jacobian_lens": reloaded,
     "load_tuned_lens": loaded,
     "logit_lens": lambda m: m.logit_lens(FRANCE),
     "mean_ablation": lambda m: m.mean_ablation(FRANCE, layers=[1], progress=False),

@@ -87,7 +87,7 @@ def test_weights_go_with_the_model(kind: str, tmp_path: Path) -> None:
     model = InterpretableModel(net, tokenizer=tokenizer)
     kept = {}
     for name, call in (USES if kind == "uses" else CALLS).items():
-        kept[name] = call(model, *([tmp_path] if name == "load_tuned_lens" else []))
+        kept[name] = call(model, *([tmp_path] if name.startswith("load_") else []))
     if kind == "analyses":
         del kept["causal_trace"]  # it can be asked for more runs, so it has the model
     seen = ref(net)

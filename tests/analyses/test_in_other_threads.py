@@ -68,7 +68,7 @@ def row_of(name: str) -> Any:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_results(pocket: InterpretableModel, name: str, tmp_path: Path) -> None:
-    folder = [tmp_path] if name == "load_tuned_lens" else []
+    folder = [tmp_path] if name.startswith("load_") else []
     result = in_a_thread(lambda: CALLS[name](pocket, *folder))
     use(result)
     result.to_json()

@@ -13,6 +13,7 @@ from mlxray.analyses.lenses import training
 from mlxray.analyses.lenses.training import loss_and_gradients
 from mlxray.analyses.lenses.tuned_lens import TunedLens
 from mlxray.errors import AddressError, AnalysisError, InputError, LoadError
+from mlxray.pocket.corpus import Corpus
 from mlxray.results.base import AnalysisResult
 
 TEXT = "abcabdabcxyzhello"
@@ -286,3 +287,22 @@ def test_chunks_past_the_context_are_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.train_tuned_lens(texts, num_steps=1, max_seq_len=256, verbose=False)
+
+
+def test_it_is_nearer_the_model_than_the_logit_lens_at_each_layer_of_pocket():
+    """A few steps on the embedded model's own text, measured on text that was held out."""
+    model = InterpretableModel("pocket")
+    tokenizer = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
+    rows = Corpus(tokenizer).batch(0, rows=44, length=64, counted=8).tokens[:, :64].tolist()
+    texts = [model.tokenizer.decode(row) for row in rows]
+    lens = model.train_tuned_lens(texts[:-4], num_steps=40, max_seq_len=64, verbose=False)
+    total = np.zeros((2, 4))
+    for text in texts[-4:]:
+        ids = model.encode(text)[:64]
+        streams = model.watch(ids, "resid_post")
+        wanted = log_softmax(model.model(mx.array([ids])))
+        for layer in range(4):
+            for index, read in enumerate((streams[layer], lens(streams[layer], layer))):
+                got = log_softmax(model.finish_from(read))
+                total[index, layer] += (np.exp(wanted) * (wanted - got)).sum(-1).mean() / 4
+    assert (total[1] < 0.9 * total[0]).all(), total

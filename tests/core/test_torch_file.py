@@ -13,8 +13,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxray.errors import LoadError
+from mlxray.errors import InputError, LoadError, SaveError
 from mlxray.storage.torch_file import is_torch, read_torch
+from mlxray.storage.torch_writing import write_torch as save_torch
 
 from .torch_archive import Archive, write_torch
 
@@ -200,3 +201,57 @@ def test_the_same_as_torch(tmp_path: Path) -> None:
             same = found[name].astype(mx.float32).tolist() == value[name].float().tolist()
             assert same, name
         assert found["state"]["weight"].tolist() == layer.weight.tolist()
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    """Views, scalars, empty tensors, every dtype, and containers in containers."""
+    value = {
+        "view": mx.arange(12.0).reshape(3, 4).T,
+        3: [mx.array(2.5), (1, -(2**40), None, True, "é"), {}],
+        "empty": mx.zeros((0, 4), dtype=mx.float16),
+        "brain": mx.array([1.5, -2.0]).astype(mx.bfloat16),
+        "whole": mx.array([[1, -2]], dtype=mx.int64),
+        "float": 0.1,
+        "nothing": (),
+    }
+    save_torch(tmp_path / "a.pt", value)
+    found = read_torch(tmp_path / "a.pt")
+    assert list(found) == list(value) and found["float"] == 0.1 and found["nothing"] == ()
+    assert found[3][1:] == value[3][1:] and found[3][0].item() == 2.5  # type: ignore[index]
+    for name in ("view", "empty", "brain", "whole"):
+        assert found[name].dtype == value[name].dtype  # type: ignore[union-attr]
+        assert mx.array_equal(found[name], value[name]).item()  # type: ignore[arg-type]
+
+
+def test_torch_reads_what_is_written(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    view = mx.arange(12.0).reshape(3, 4).T
+    save_torch(tmp_path / "a.pt", {"w": view, "b": [mx.array([1.5]).astype(mx.bfloat16)], "n": 3})
+    for options in ({}, {"mmap": True}):
+        found = torch.load(tmp_path / "a.pt", weights_only=True, **options)
+        assert np.array_equal(found["w"].numpy(), np.array(view)) and found["n"] == 3
+        assert found["b"][0].dtype == torch.bfloat16 and found["b"][0].item() == 1.5
+    torch.save(found, tmp_path / "b.pt")
+    assert read_torch(tmp_path / "b.pt")["w"].shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"a": object()}, "cannot hold object"),
+        ({"a": {1.5: 2}}, "keys of a torch file"),
+        ({"a": mx.array([1], dtype=mx.uint32)}, "numbers of mlx.core.uint32"),
+        ({"a": np.zeros(3)}, "cannot hold ndarray"),
+    ],
+)
+def test_nothing_but_plain_containers_is_written(tmp_path: Path, value: Any, said: str) -> None:
+    (tmp_path / "a.pt").write_text("before")
+    with pytest.raises(InputError, match=said):
+        save_torch(tmp_path / "a.pt", value)
+    assert (tmp_path / "a.pt").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match="no folder"):
+        save_torch(tmp_path / "none" / "a.pt", {"a": mx.zeros(2)})

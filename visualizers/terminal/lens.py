@@ -44,11 +44,13 @@ def mlxray_visualizers() -> list[Visualizer]:
 
 
 def _title(result: LensResult, shown: int) -> Text:
-    told = f"logit lens of {result.point}: below each token, the likeliest next"
+    kind = str(result.metadata.get("analysis", "logit lens")).replace("_", " ")
+    told = f"{kind} of {result.point}: below each token, the likeliest next"
     if shown < len(result.positions):
         told += f" (last {shown} of {len(result.positions)})"
     name = short_name(str(result.metadata.get("model", "the model")))
-    title = Text(f"\nWhat {name} would say next, if it stopped at each layer\n", "bold")
+    when = "next, if it stopped at each layer" if kind == "logit lens" else f"by the {kind}"
+    title = Text(f"\nWhat {name} would say {when}\n", "bold")
     return title.append(told + "\n", style="not bold dim")
 
 
