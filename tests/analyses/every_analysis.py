@@ -21,6 +21,11 @@ CHAT = [
     {"role": "user", "content": "What is my name?"},
 ]
 OTHER = [{"role": "user", "content": "My name is Henry."}, *CHAT[1:]]
+TEXTS = {"texts": [FRANCE, ITALY] * 3, "labels": [1, 0] * 3, "layers": [1]}
+SWAPS = [
+    {"base": FRANCE, "source": ITALY, "answer": " Rome"},
+    {"base": ITALY, "source": FRANCE, "answer": " Paris"},
+] * 4
 SIDES = {"positive": [FRANCE], "negative": [ITALY]}
 
 
@@ -70,11 +75,15 @@ CALLS: dict[str, Callable[..., Any]] = {
     "binding_mechanisms": lambda m: m.binding_mechanisms(entities=4, samples=4, mixture=False),
     "causal_trace": lambda m: m.causal_trace(**PAIR),
     "circuit_curve": curve,
+    "concept_erasure": lambda m: m.concept_erasure(**TEXTS),
     "conversation_attention": lambda m: m.conversation_attention(CHAT),
     "copying_scores": lambda m: m.copying_scores(layers=[1]),
     "detect_head_types": lambda m: m.detect_head_types(FRANCE),
     "detect_induction_heads": lambda m: m.detect_induction_heads(n_random_tokens=5),
     "direct_logit_attribution": lambda m: m.direct_logit_attribution(FRANCE, neurons=True),
+    "distributed_alignment_search": lambda m: m.distributed_alignment_search(
+        SWAPS, layers=[1], steps=1, draws=1
+    ),
     "edge_attribution_patching": lambda m: m.edge_attribution_patching(
         **PAIR, metric_kwargs=ANSWERS
     ),
@@ -88,6 +97,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "jacobian_steer": lambda m: m.jacobian_steer(FRANCE, fitted(m), " Rome", controls=1),
     "jacobian_swap": lambda m: m.jacobian_swap(FRANCE, fitted(m), " Paris", " Rome", controls=1),
     "lens_comparison": lambda m: m.lens_comparison(FRANCE),
+    "linear_probe": lambda m: m.linear_probe(**TEXTS, kind="mass_mean"),
     "load_jacobian_lens": reloaded,
     "load_tuned_lens": loaded,
     "logit_lens": lambda m: m.logit_lens(FRANCE),

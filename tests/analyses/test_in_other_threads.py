@@ -22,7 +22,7 @@ from mlxray.conversation import detect_turns
 from mlxray.errors import ThreadError
 from mlxray.generation import Where
 
-from .every_analysis import CALLS, CHAT, FRANCE, ITALY
+from .every_analysis import CALLS, CHAT, FRANCE, ITALY, SWAPS, TEXTS
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,16 @@ EDITS: dict[str, Callable[[InterpretableModel], Any]] = {
     "steering": lambda m: vector_of(m).at(1.5),
     "ablate_direction": lambda m: {"layers.1": steering.ablate_direction(mx.ones(128) * 2)},
     "ablate_stream": lambda m: steering.ablate_stream(m, mx.ones(128) * 2),
+    "eraser": lambda m: m.concept_erasure(**TEXTS).eraser().edit(),
+    "interchange": lambda m: (
+        m.distributed_alignment_search(SWAPS, layers=[1], steps=1, draws=1)
+        .subspace()
+        .interchange(m, ITALY)
+    ),
+    "probe's condition": lambda m: steering.only_while(
+        m.linear_probe(**TEXTS, kind="mass_mean").probe().condition(),
+        {"layers.2": iv.add_vector(mx.ones(128) * 2)},
+    ),
     "only_while": lambda m: steering.only_while(
         steering.contrast_probe(m, [FRANCE], [ITALY], layer=0), vector_of(m).at(1.5)
     ),

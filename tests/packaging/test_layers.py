@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "analyses.conversation",
         "analyses.dictionaries",
         "analyses.lenses",
+        "analyses.probes",
         "analyses.steering",
     ),
     ("analyses.patching",),

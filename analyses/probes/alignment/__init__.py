@@ -1,0 +1,1 @@
+"""Subspaces that are interchanged between runs, and how they are learnt."""

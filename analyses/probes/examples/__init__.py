@@ -1,0 +1,1 @@
+"""What probes learn from: labelled texts and arrays, checked and split."""

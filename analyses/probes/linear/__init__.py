@@ -1,0 +1,1 @@
+"""Linear probes: what one is, how it is fitted, and its control tasks."""

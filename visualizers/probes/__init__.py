@@ -1,0 +1,1 @@
+"""Pictures of probes, erasures and aligned subspaces."""
