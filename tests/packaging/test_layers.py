@@ -58,6 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "arrays",
         "checks",
         "display",
+        "lazy",
         "machine",
         "moved",
         "pieces",
