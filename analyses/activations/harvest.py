@@ -104,15 +104,13 @@ def harvest(
     """
     settings = settings_from(
         points,
-        {
-            "context": context,
-            "dtype": dtype,
-            "max_tokens": max_tokens,
-            "packing": packing,
-            "exclude": exclude,
-            "batch_size": batch_size,
-            "tokens_per_shard": tokens_per_shard,
-        },
+        context=context,
+        dtype=dtype,
+        max_tokens=max_tokens,
+        packing=packing,
+        exclude=exclude,
+        batch_size=batch_size,
+        tokens_per_shard=tokens_per_shard,
     )
     source = documents(texts, field=field, split=split)
     wanted = planned(model, settings)
@@ -164,15 +162,13 @@ def estimate_harvest(
     """
     settings = settings_from(
         points,
-        {
-            "context": context,
-            "dtype": dtype,
-            "max_tokens": max_tokens,
-            "packing": packing,
-            "exclude": exclude,
-            "batch_size": batch_size,
-            "tokens_per_shard": tokens_per_shard,
-        },
+        context=context,
+        dtype=dtype,
+        max_tokens=max_tokens,
+        packing=packing,
+        exclude=exclude,
+        batch_size=batch_size,
+        tokens_per_shard=tokens_per_shard,
     )
     source = documents(texts, field=field, split=split)
     plan = prepare(model, planned(model, settings), source, None)

@@ -269,15 +269,29 @@ def write_plan(folder: Path, plan: Plan) -> None:
     write_text(folder / "plan.json", json.dumps(plan.as_json(), indent=1) + "\n")
 
 
-def settings_from(points: Sequence[AddressLike], options: dict[str, Any]) -> Settings:
-    """Settings of `harvest`'s arguments, lists made tuples."""
+def settings_from(
+    points: Sequence[AddressLike],
+    *,
+    context: int,
+    dtype: str,
+    max_tokens: int | None,
+    packing: str,
+    exclude: Sequence[str | int] | str,
+    batch_size: int,
+    tokens_per_shard: int,
+) -> Settings:
+    """Settings of `harvest`'s arguments, numbers and lists checked."""
     if isinstance(points, str) or not isinstance(points, Sequence):
         raise InputError(f"points is a list of addresses, such as [{points!r}].")
-    exclude = options.pop("exclude")
     given = (exclude,) if isinstance(exclude, (str, int)) else tuple(exclude)
     words = [w if isinstance(w, str) else whole_number(w, "a token in exclude") for w in given]
-    for name in ("context", "batch_size", "tokens_per_shard", "max_tokens"):
-        if options[name] is not None or name != "max_tokens":
-            options[name] = whole_number(options[name], name)
-    addresses = tuple(tuple(p) if isinstance(p, list) else p for p in points)
-    return Settings(points=addresses, exclude=tuple(words), **options)
+    return Settings(
+        points=tuple(tuple(p) if isinstance(p, list) else p for p in points),
+        context=whole_number(context, "context"),
+        dtype=dtype,
+        max_tokens=None if max_tokens is None else whole_number(max_tokens, "max_tokens"),
+        packing=packing,
+        exclude=tuple(words),
+        batch_size=whole_number(batch_size, "batch_size"),
+        tokens_per_shard=whole_number(tokens_per_shard, "tokens_per_shard"),
+    )

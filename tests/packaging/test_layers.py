@@ -59,6 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "arrays",
         "checks",
         "display",
+        "lazy",
         "machine",
         "moved",
         "pieces",
