@@ -216,15 +216,18 @@ def with_own_norm(model: InterpretableModel) -> None:
     model.finish_from(mx.zeros((1, 2, 16)), final_norm=lambda x: x * 2)
 
 
-# A signal that strikes in an audit hook is raised where Python can only say that it was ignored.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that raises signals")
 @pytest.mark.parametrize("again", [0, 1e-4], ids=["once", "again and again"])
 @pytest.mark.parametrize("work", [traced_with_an_edit, run_in_a_run, with_own_norm])
 def test_a_signal_handler_that_raises_at_any_moment(
-    make: Any, work: Callable[[InterpretableModel], None], again: float
+    make: Any,
+    work: Callable[[InterpretableModel], None],
+    again: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Everything is as before while the exception, and so every frame of it, is still held."""
+    # What strikes in an audit hook is raised where Python can only say that it was ignored.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     model = InterpretableModel(make.llama(layers=1))
     state = state_of(model.model)
     armed: list[bool] = []
@@ -249,7 +252,9 @@ def test_a_signal_handler_that_raises_at_any_moment(
     whole = min(spent)
     before, draw, hits = signal.signal(signal.SIGALRM, handler), random.Random(0), 0
     try:
-        for _ in range(100):
+        for tries in range(2000):
+            if tries >= 100 and hits > 20:  # fewer where something else keeps the machine busy
+                break
             kept = None
             try:
                 attempt(draw.uniform(1e-6, whole))
