@@ -24,7 +24,9 @@ from mlxray.errors import (
     EditError,
     InputError,
 )
+from mlxray.points.attached import Attachment
 from mlxray.points.derived import Change
+from mlxray.testing.zoo import small_model
 
 IDS = [[3, 5, 7, 2]]
 AT = "layers.1.resid_post"
@@ -335,6 +337,29 @@ def test_modules_that_are_replaced_are_found_anew(
     cache = model.activations(IDS, [AT, at])
     assert not mx.allclose(cache[at], before)
     assert mx.array_equal(cache[at], cache[AT] @ space.directions)
+
+
+def test_a_module_that_is_called_twice_is_changed_twice() -> None:
+    """Attaching there is refused, since no one value can be read; edits reach every call."""
+    model = InterpretableModel(small_model("iquestloopcoder"))
+    base = "layers.0.mlp"
+    space = subspace(32, reads=(base,), writes=(base,))
+    with pytest.raises(AddressError, match="was called 2 times"):
+        model.attach(space)
+    model.layout.attached.add([Attachment(f"{base}.plane", "plane", space, space)], lasting=True)
+
+    def by_hand(x: mx.array) -> mx.array:
+        return x + (2 * (x @ space.directions) + 1) @ space.directions.T
+
+    got = model.run_with_hooks(IDS, {f"{base}.plane": lambda v: 3 * v + 1})
+    assert mx.allclose(got, model.run_with_hooks(IDS, {base: by_hand}), atol=1e-4)
+    call = subspace(32, reads=(f"{base}#1",), writes=(f"{base}#1",))
+    (at,) = model.attach(call, name="second")
+    got = model.run_with_hooks(IDS, {at: lambda v: 3 * v + 1})
+    hand = model.run_with_hooks(
+        IDS, {f"{base}#1": lambda x: x + (2 * (x @ call.directions) + 1) @ call.directions.T}
+    )
+    assert mx.allclose(got, hand, atol=1e-4)
 
 
 def test_in_a_trace(model: InterpretableModel) -> None:
