@@ -344,15 +344,18 @@ def test_a_module_that_is_called_twice_is_changed_twice() -> None:
     model = InterpretableModel(small_model("iquestloopcoder"))
     base = "layers.0.mlp"
     space = subspace(32, reads=(base,), writes=(base,))
-    with pytest.raises(AddressError, match="was called 2 times"):
+    with pytest.raises(InputError, match=r"attach at a point, .* 'layers\.0\.mlp#0'"):
         model.attach(space)
     model.layout.attached.add([Attachment(f"{base}.plane", "plane", space, space)], lasting=True)
 
     def by_hand(x: mx.array) -> mx.array:
         return x + (2 * (x @ space.directions) + 1) @ space.directions.T
 
-    got = model.run_with_hooks(IDS, {f"{base}.plane": lambda v: 3 * v + 1})
-    assert mx.allclose(got, model.run_with_hooks(IDS, {base: by_hand}), atol=1e-4)
+    edits = {f"{base}.plane": lambda v: 3 * v + 1}
+    expected = model.run_with_hooks(IDS, {base: by_hand})
+    assert mx.allclose(model.run_with_hooks(IDS, edits), expected, atol=1e-4)
+    kept, _ = model.run_with_cache(IDS, interventions=edits)
+    assert mx.allclose(kept, expected, atol=1e-4)
     call = subspace(32, reads=(f"{base}#1",), writes=(f"{base}#1",))
     (at,) = model.attach(call, name="second")
     got = model.run_with_hooks(IDS, {at: lambda v: 3 * v + 1})
