@@ -206,6 +206,6 @@ def _array(run: Run, address: str) -> mx.array:
     if not isinstance(value, mx.array):
         raise InputError(
             f"{address!r} is {type(value).__name__}, not one array: attach at a point, such as "
-            "'layers.N.resid_post'."
+            f"'layers.N.resid_post', or at one call of the module, {address + '#0'!r}."
         )
     return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,9 @@ from mlxray.errors import (
     EditError,
     InputError,
 )
+from mlxray.points.attached import Attachment
 from mlxray.points.derived import Change
+from mlxray.testing.zoo import small_model
 
 IDS = [[3, 5, 7, 2]]
 AT = "layers.1.resid_post"
@@ -201,7 +204,8 @@ def test_a_block_attaches_and_detaches(model: InterpretableModel) -> None:
         with model.attached(space, name="plane"):
             pass
         values = model.activations(IDS, addresses)
-    assert values[addresses[0]].shape == (1, 4, 3)
+        assert model.attachments == {f"{AT}.plane": space}
+    assert values[addresses[0]].shape == (1, 4, 3) and model.attachments == {}
     with pytest.raises(AddressError, match="nothing at"):
         model.activations(IDS, addresses)
     model.attach(space, name="plane")
@@ -212,6 +216,18 @@ def test_a_block_attaches_and_detaches(model: InterpretableModel) -> None:
     with pytest.raises(InputError, match="'plane' is not attached"):
         model.detach("plane")
     assert model.detach() == []
+
+
+def test_what_one_thread_attached_others_use(model: InterpretableModel) -> None:
+    (at,) = model.attach(subspace(), name="plane")
+
+    def shifted(step: int) -> mx.array:
+        return model.run_with_hooks(IDS, {f"{at}.0": lambda v: v + step})
+
+    alone = [shifted(step) for step in (1, 2, 3, 4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(shifted, (1, 2, 3, 4)))
+    assert all(mx.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_a_block_that_fails_detaches_too(model: InterpretableModel) -> None:
@@ -335,6 +351,32 @@ def test_modules_that_are_replaced_are_found_anew(
     cache = model.activations(IDS, [AT, at])
     assert not mx.allclose(cache[at], before)
     assert mx.array_equal(cache[at], cache[AT] @ space.directions)
+
+
+def test_a_module_that_is_called_twice_is_changed_twice() -> None:
+    """Attaching there is refused, since no one value can be read; edits reach every call."""
+    model = InterpretableModel(small_model("iquestloopcoder"))
+    base = "layers.0.mlp"
+    space = subspace(32, reads=(base,), writes=(base,))
+    with pytest.raises(InputError, match=r"attach at a point, .* 'layers\.0\.mlp#0'"):
+        model.attach(space)
+    model.layout.attached.add([Attachment(f"{base}.plane", "plane", space, space)], lasting=True)
+
+    def by_hand(x: mx.array) -> mx.array:
+        return x + (2 * (x @ space.directions) + 1) @ space.directions.T
+
+    edits = {f"{base}.plane": lambda v: 3 * v + 1}
+    expected = model.run_with_hooks(IDS, {base: by_hand})
+    assert mx.allclose(model.run_with_hooks(IDS, edits), expected, atol=1e-4)
+    kept, _ = model.run_with_cache(IDS, interventions=edits)
+    assert mx.allclose(kept, expected, atol=1e-4)
+    call = subspace(32, reads=(f"{base}#1",), writes=(f"{base}#1",))
+    (at,) = model.attach(call, name="second")
+    got = model.run_with_hooks(IDS, {at: lambda v: 3 * v + 1})
+    hand = model.run_with_hooks(
+        IDS, {f"{base}#1": lambda x: x + (2 * (x @ call.directions) + 1) @ call.directions.T}
+    )
+    assert mx.allclose(got, hand, atol=1e-4)
 
 
 def test_in_a_trace(model: InterpretableModel) -> None:
