@@ -62,7 +62,7 @@ def found(planted):
 def test_the_planted_subspace_is_found_and_controls_are_not(planted, found):
     cell = found.cell()
     assert cell.accuracy == 1.0 and cell.full_swap == 1.0 and found.no_op == 0.0
-    assert cell.placebo < 0.7 and cell.random < 0.3
+    assert max(cell.placebo, cell.placebo_true) < 0.7 and cell.random < 0.3
     assert cell.selectivity > 0.3
     basis = np.array(found.subspace().basis)
     # All cosines of the angles between both subspaces are nearly 1.
@@ -235,7 +235,7 @@ def test_capitals_follow_the_country_in_the_embedded_model():
     )
     country, verb = result.cell(position=-2), result.cell(position=-1)
     assert country.accuracy > 0.8 and country.selectivity > 0.3
-    assert country.placebo_own < 0.2 and country.random < 0.1
+    assert country.placebo < 0.2 and country.random < 0.1
     assert country.full_swap == 1.0
     assert verb.accuracy < 0.1 and verb.full_swap == 0.0
     edits = result.subspace(position=-2).interchange(model, prompt.format("Italy"))
