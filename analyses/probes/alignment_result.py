@@ -26,9 +26,10 @@ class AlignmentCell:
         point, layer: The address apart; layer is None at a point of the whole model.
         accuracy: With the learnt subspace.
         low, high: Ends of its 95 % interval.
-        placebo: With a subspace learnt in the same way from shuffled answers.
-        placebo_own: The same, by shuffled answers of the held-out counterfactuals: what the search
-            reaches where there is nothing to find.
+        placebo: With a subspace learnt in the same way from shuffled answers, by shuffled answers
+            of the held-out ones: what the search reaches where there is nothing to find.
+        placebo_true: With the same subspace, by the true answers: what comes with any directions
+            that move answers at all.
         random: With random subspaces of the same rank, their mean.
         full_swap: With the whole activation: what no subspace here is expected to exceed.
         train_accuracy: With the learnt subspace, on the counterfactuals that it was learnt from.
@@ -43,7 +44,7 @@ class AlignmentCell:
     low: float
     high: float
     placebo: float
-    placebo_own: float
+    placebo_true: float
     random: float
     full_swap: float
     train_accuracy: float
@@ -51,8 +52,8 @@ class AlignmentCell:
 
     @property
     def selectivity(self) -> float:
-        """Accuracy less that of the better control."""
-        return self.accuracy - max(self.placebo, self.random)
+        """Accuracy less that of the best control of the same rank."""
+        return self.accuracy - max(self.placebo, self.placebo_true, self.random)
 
 
 @dataclass(eq=False)
@@ -110,22 +111,23 @@ class AlignmentResult(AnalysisResult):
         return self.warned(
             f"DAS of rank {self.rank}, {which} {best.address} (position {best.position}): held-out "
             f"interchange accuracy {best.accuracy:.3f} (95 % {best.low:.3f} to {best.high:.3f}), "
-            f"placebo {best.placebo:.3f}, random subspaces {best.random:.3f}, whole activation "
-            f"{best.full_swap:.3f}, without interchange {self.no_op:.3f}; {self.train} "
-            f"counterfactuals learnt from, {self.test} held out"
+            f"placebo {best.placebo:.3f} (by the true answers {best.placebo_true:.3f}), random "
+            f"subspaces {best.random:.3f}, whole activation {best.full_swap:.3f}, without "
+            f"interchange {self.no_op:.3f}; {self.train} counterfactuals learnt from, {self.test} "
+            "held out"
         )
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         """One row for each cell."""
-        columns = ["point", "layer", "position", "accuracy", "low", "high", "placebo", "random"]
+        columns = ["point", "layer", "position", "accuracy", "low", "high", "placebo"]
         table = [
             [
-                *(c.point, c.layer, c.position, c.accuracy, c.low, c.high, c.placebo, c.random),
-                *(c.full_swap, self.no_op),
+                *(c.point, c.layer, c.position, c.accuracy, c.low, c.high, c.placebo),
+                *(c.placebo_true, c.random, c.full_swap),
             ]
             for c in self.cells
         ]
-        columns += ["full swap", "no-op"]
+        columns += ["by truth", "random", "full swap"]
         return without_one_point(columns, table)
 
     def save(self, path: str | Path, **options: Any) -> Path:

@@ -56,8 +56,8 @@ def distributed_alignment_search(
     the share of held-out counterfactuals that the model then puts first.
 
     A flexible search finds something nearly anywhere, so every place has its controls: a
-    *placebo*, learnt in the same way from shuffled answers, and scored by the true ones (as well
-    as by its own); *random* subspaces of the same rank; the swap of the whole activation; and no
+    *placebo*, learnt in the same way from shuffled answers, and scored by shuffled ones and by the
+    true ones; *random* subspaces of the same rank; the swap of the whole activation; and no
     interchange at all.
 
     Args:
@@ -214,8 +214,8 @@ class _Search:
             accuracy=float(hits.mean()),
             low=low,
             high=high,
-            placebo=float(runs.hits(_columns(placebo), test).mean()),
-            placebo_own=float(shuffled.hits(_columns(placebo), test).mean()),
+            placebo_true=float(runs.hits(_columns(placebo), test).mean()),
+            placebo=float(shuffled.hits(_columns(placebo), test).mean()),
             random=fmean(float(runs.hits(_columns(each), test).mean()) for each in draws),
             full_swap=float(runs.hits(None, test).mean()),
             train_accuracy=float(runs.hits(_columns(basis), train).mean()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,14 @@ from tqdm import tqdm
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError
 
+from ..patience import warn_if_long
 from ..steering.contrast import addresses_of, read, rows_of
 from .examples.labelled import Fields, labelled
 from .examples.split import repeated
 from .linear.fitting import Kind
-from .probe_result import ProbeResult
-from .training import gathered, make_task
+from .linear.probe import LinearProbe
+from .probe_result import ProbeCell, ProbeResult
+from .training import Task, gathered, make_task
 
 
 @analysis(result=ProbeResult)
@@ -95,7 +98,7 @@ def linear_probe(
     if not names or not wanted:
         raise InputError(f"{'positions' if names else 'points'} is empty: name at least one.")
     addresses = [address for point in names for address in addresses_of(model, point, layers)]
-    found = []
+    found: list[tuple[Task, list[tuple[ProbeCell, LinearProbe]]]] = []
     cells = len(wanted) * len(dict.fromkeys(addresses))
     with tqdm(total=cells, desc="probes", unit="probe", disable=not verbose) as bar:
         for position in dict.fromkeys(wanted):
@@ -116,8 +119,17 @@ def linear_probe(
             readings = read(model, rows, list(dict.fromkeys(addresses)), position, title)
             part = []
             for address, reading in readings.items():
+                started = time.perf_counter()
                 part.append(task.run(reading.values, address, position))
                 bar.update()
+                if not found and len(part) == 1 and not verbose:
+                    seconds = time.perf_counter() - started
+                    warn_if_long(
+                        f"linear probes: {cells - 1} more places",
+                        cells - 1,
+                        seconds,
+                        "Fewer layers, points, positions or controls",
+                    )
             found.append((task, part))
     result = gathered(found)
     result.warnings += repeated(found[0][0].parts, [tuple(row) for row in rows], "texts")

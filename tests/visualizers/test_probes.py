@@ -173,8 +173,8 @@ def test_before_and_after():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_interchange_accuracy_beside_its_controls(backend):
     figure = alignment().plot(backend=backend)
-    names = ["learnt subspace", "whole activation", "placebo", "random subspaces"]
-    names.append("without interchange")
+    names = ["learnt subspace", "whole activation", "placebo", "placebo, by true answers"]
+    names += ["random subspaces", "without interchange"]
     if backend == "matplotlib":
         first, second = figure.axes
         assert (first.get_title(), second.get_title()) == ("position -2", "position -1")
@@ -182,7 +182,7 @@ def test_interchange_accuracy_beside_its_controls(backend):
         np.testing.assert_allclose(drawn["learnt subspace"], [0.9, 0.8, 0.6])
         assert [name for name in drawn if not name.startswith("_")] == names
     else:
-        assert [trace.name for trace in figure.data[:5]] == names
+        assert [trace.name for trace in figure.data[:6]] == names
         np.testing.assert_allclose(figure.data[0].y, [0.9, 0.8, 0.6])
 
 
@@ -194,12 +194,13 @@ def test_maps_of_layers_and_positions(backend):
     expected = np.array([[0.9, 0.9], [0.8, 0.8], [0.6, np.nan]])
     if backend == "matplotlib":
         image = np.ma.filled(figure.axes[0].images[0].get_array(), np.nan)
-        titles = [axes.get_title() for axes in figure.axes[:4]]
+        titles = [axes.get_title() for axes in figure.axes[:5]]
     else:
         image = np.array(figure.data[0].z, dtype=float)
-        titles = [note.text for note in figure.layout.annotations[:4]]
+        titles = [note.text for note in figure.layout.annotations[:5]]
     np.testing.assert_allclose(image, expected)
-    assert titles == ["learnt subspace", "whole activation", "placebo", "random subspaces"]
+    names = ["learnt subspace", "whole activation", "placebo", "placebo, by true answers"]
+    assert titles == [*names, "random subspaces"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

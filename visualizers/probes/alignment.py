@@ -16,6 +16,7 @@ from .lines import (
     MAIN,
     PALE,
     QUIET,
+    TRUE,
     Lines,
     Panel,
     Series,
@@ -76,6 +77,7 @@ def _panel(position: int, cells: list[AlignmentCell]) -> Panel:
     others = [
         Series("whole activation", [c.full_swap for c in ordered], QUIET, ":"),
         Series("placebo", [c.placebo for c in ordered], CONTROL, "--"),
+        Series("placebo, by true answers", [c.placebo_true for c in ordered], TRUE, "--"),
         Series("random subspaces", [c.random for c in ordered], PALE, "--"),
     ]
     return Panel(f"position {position}", names, [learnt, *others])
@@ -92,13 +94,19 @@ def maps(result: AlignmentResult, title: str | None) -> Matrices:
     heading, note = _heading(result, title)
     layers = sorted({-1 if cell.layer is None else cell.layer for cell in result.cells})
     positions = sorted({cell.position for cell in result.cells})
-    names = ("accuracy", "full_swap", "placebo", "random")
+    names = ("accuracy", "full_swap", "placebo", "placebo_true", "random")
     tables = np.full((len(names), len(layers), len(positions)), np.nan)
     for cell in result.cells:
         row = layers.index(-1 if cell.layer is None else cell.layer)
         column = positions.index(cell.position)
         tables[:, row, column] = [getattr(cell, name) for name in names]
-    titles = ("learnt subspace", "whole activation", "placebo", "random subspaces")
+    titles = (
+        "learnt subspace",
+        "whole activation",
+        "placebo",
+        "placebo, by true answers",
+        "random subspaces",
+    )
     return Matrices(
         panels=list(zip(titles, tables, strict=True)),
         rows=[_points(result) if layer < 0 else str(layer) for layer in layers],

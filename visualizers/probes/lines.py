@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from ..drawing.figure import Picture
 
 #: What matters, and what it is compared with.
-MAIN, CONTROL, PALE, QUIET = "#2166ac", "#b2182b", "#777777", "#444444"
+MAIN, CONTROL, TRUE, PALE, QUIET = "#2166ac", "#b2182b", "#e08214", "#777777", "#444444"
 #: Scores below this are cut off: an R² may be anything.
 _LOWEST = -1.0
 _WIDEST = 15.0
+#: Pixels below plotly's panels: labels of the layers, and the legend.
+_BELOW = 100
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def draw_plotly(lines: Lines, figsize: tuple[float, float] | None) -> Any:
     from ..drawing.labels import plotly_text
     from ..drawing.plotly_figure import framed, positions
 
-    width, height = figsize or lines.size
+    width, height = figsize or (lines.size[0], lines.size[1] + 0.8)
     down, beside = lines.grid
     figure = make_subplots(
         down,
@@ -181,8 +183,11 @@ def draw_plotly(lines: Lines, figsize: tuple[float, float] | None) -> Any:
         if column == 1:
             figure.update_yaxes(title={"text": plotly_text(lines.unit)}, row=row, col=column)
     framed(figure, lines.title, (width, height), note=lines.note)
-    legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.7 / height}
-    return figure.update_layout(legend={**legend, "yanchor": "top"}, margin={"b": 90})
+    figure.update_layout(margin={"b": _BELOW})
+    # Heights are shares of the panels': below the label of the layers.
+    inside = figure.layout.height - figure.layout.margin.t - _BELOW
+    legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "yanchor": "top"}
+    return figure.update_layout(legend={**legend, "y": -55 / inside})
 
 
 def _trace(panel: Panel, series: Series, unit: str, first: bool) -> Any:

@@ -62,7 +62,7 @@ def found(planted):
 def test_the_planted_subspace_is_found_and_controls_are_not(planted, found):
     cell = found.cell()
     assert cell.accuracy == 1.0 and cell.full_swap == 1.0 and found.no_op == 0.0
-    assert cell.placebo < 0.7 and cell.random < 0.3
+    assert max(cell.placebo, cell.placebo_true) < 0.7 and cell.random < 0.3
     assert cell.selectivity > 0.3
     basis = np.array(found.subspace().basis)
     # All cosines of the angles between both subspaces are nearly 1.
@@ -173,6 +173,24 @@ def test_gradient_of_the_loss_by_central_differences(make, family, point):
     assert measured == pytest.approx(2 * np.sum(step * slope), rel=0.03, abs=3e-5)
 
 
+def test_it_learns_through_half_precision_and_quantised_weights(make, quantized):
+    """Any answer will do that a swap of everything gives: the loss has to fall."""
+    models = make("llama", dtype=mx.bfloat16, scale=0.3), quantized("llama", scale=0.2)
+    for model in models:
+        examples = []
+        for first in range(1, 7):
+            source = [first, 9, 8, first + 20]
+            answer = int(mx.argmax(model.run_with_hooks(source)[0, -1]))
+            examples.append(Interchange([first + 30, 5, 17, first + 40], source, answer))
+        if len({each.answer for each in examples}) == 1:
+            examples[0] = Interchange(examples[0].base, examples[0].source, 3)
+        result = model.distributed_alignment_search(
+            examples, layers=[1], rank=8, steps=12, learning_rate=0.1, draws=1
+        )
+        assert result.losses[0][-1] < result.losses[0][0]
+        assert result.subspace().basis.dtype == mx.float32
+
+
 def test_bases_stay_orthonormal(planted):
     basis = random_basis(40, 5, 3)
     np.testing.assert_allclose(basis.T @ basis, np.eye(5), atol=1e-12)
@@ -217,7 +235,7 @@ def test_capitals_follow_the_country_in_the_embedded_model():
     )
     country, verb = result.cell(position=-2), result.cell(position=-1)
     assert country.accuracy > 0.8 and country.selectivity > 0.3
-    assert country.placebo_own < 0.2 and country.random < 0.1
+    assert country.placebo < 0.2 and country.random < 0.1
     assert country.full_swap == 1.0
     assert verb.accuracy < 0.1 and verb.full_swap == 0.0
     edits = result.subspace(position=-2).interchange(model, prompt.format("Italy"))

@@ -9,6 +9,7 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray.analyses.probes import Eraser, ErasureResult, fit_eraser, oracle_erased, train_probes
 from mlxray.analyses.probes.erasure.leace import leace
+from mlxray.analyses.probes.examples.split import split
 from mlxray.errors import AddressError, AnalysisError, EditError, InputError, LoadError
 from mlxray.generation import Where
 
@@ -213,6 +214,19 @@ def test_the_number_of_the_subject_is_erased(agreement, tmp_path):
         assert cell.after_low <= result.baseline <= cell.after_high
         assert cell.after == pytest.approx(result.baseline, abs=0.12)
     assert result.warnings and "rough on others" in result.warnings[0]
+    # Eraser and probe have seen the examples learnt from, and no others.
+    parts = split(160, 0.25, 0, codes=np.array([label == "singular" for label in labels], int))
+    stream = model.watch(texts, "resid_post", [1])[1]
+    ends = mx.array([len(model.encode(text)) - 1 for text in texts])
+    values = stream[mx.arange(160), ends]
+    train = mx.array(parts.train)
+    chosen = [labels[i] for i in parts.train]
+    again = fit_eraser(values[train], chosen, address="layers.1.resid_post")
+    np.testing.assert_allclose(
+        result.eraser(1).apply(values), again.apply(values), atol=1e-3 * np.abs(values).max()
+    )
+    most = max(chosen.count(label) for label in set(labels)) / len(chosen)
+    assert result.cells[0].train_after == pytest.approx(most)
     assert "LEACE at layers.1.resid_post" in result.summary()
     path = result.save(tmp_path / "erasure.safetensors")
     again = ErasureResult.load(path)

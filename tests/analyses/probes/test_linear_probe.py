@@ -83,8 +83,9 @@ def test_a_probe_that_knows_types_by_heart_is_not_selective(rng):
     assert groups.score < 0.9 and groups.control < 0.8
 
 
-def test_imbalanced_classes_are_measured_against_the_majority(rng):
-    labels = np.array([0] * 180 + [1] * 20)
+@pytest.mark.parametrize("frequent", [0, 1])
+def test_imbalanced_classes_are_measured_against_the_majority(rng, frequent):
+    labels = np.array([frequent] * 180 + [1 - frequent] * 20)
     values = rng.normal(size=(200, 5)).astype(np.float32)
     result = train_probes({HERE: values}, labels)
     assert result.baseline == pytest.approx(0.9)
@@ -250,6 +251,33 @@ def test_texts_in_both_parts_are_told(make):
     groups = [str(row) for row in texts] * 2
     options = {"layers": 0, "kind": "least_squares", "groups": groups}
     assert not model.linear_probe(texts * 2, labels * 2, **options).warnings
+
+
+def test_on_the_command_line(tmp_path, capsys):
+    from mlxray.cli import main
+
+    texts, swaps = tmp_path / "texts.csv", tmp_path / "swaps.jsonl"
+    rows = [
+        f"The {noun}{end} is here,{end or 'one'}" for noun in ("key", "door") for end in ("s", "")
+    ]
+    texts.write_text("\n".join(["text,label", *rows, *rows]))
+    pairs = [("France", "Italy", " Rome"), ("Italy", "France", " Paris")] * 3
+    items = [
+        {"base": f"The capital of {b} is", "source": f"The capital of {s} is", "answer": answer}
+        for b, s, answer in pairs
+    ]
+    swaps.write_text("\n".join(map(json.dumps, items)))
+    runs = (
+        ("linear_probe", texts, ("--kind", "mass_mean")),
+        ("concept_erasure", texts, ()),
+        ("distributed_alignment_search", swaps, ("--steps", "1", "--positions", "-2,-1")),
+    )
+    for name, path, options in runs:
+        assert main(["run", name, str(path), "--layers", "1", "--json", *options]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["result_type"] == name and found["data"]["cells"][0]["layer"] == 1
+    assert main(["run", "linear_probe", "The capital of France is"]) != 0
+    assert "there are no labels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
