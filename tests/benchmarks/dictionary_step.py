@@ -15,7 +15,6 @@ import mlxray  # noqa: F401  (first, so that MLX finds a fast BLAS)
 
 import mlx.core as mx  # isort: skip
 from rich.console import Console
-from rich.table import Table
 
 from mlxray.analyses.dictionaries import DictionaryConfig
 from mlxray.analyses.dictionaries.training import step as step_module
@@ -109,25 +108,25 @@ def training(kind: str, dtype: str, *, dead: bool) -> Work:
 
 
 def show_steps(console: Console, kinds: list[str], dtypes: list[str], rounds: int) -> None:
-    """A table of steps over products."""
-    table = Table(title=f"{BATCH} tokens, {WIDTH} → {FEATURES}, k = {K}")
-    for column in ("kind", "step", "five products", "products / step"):
-        table.add_column(column)
+    """A line for each kind of step, over products."""
+    console.print(f"a training step: {BATCH} tokens, {WIDTH} → {FEATURES}, k = {K}")
     for dtype in dtypes:
         dense = products(getattr(mx, dtype))
         dense()
+        plain = statistics.median(seconds(dense) for _ in range(rounds))
+        console.print(f"  five products, {dtype}: {plain * 1e3:.3f} ms")
         for kind in kinds:
             for dead in (False, True) if kind == "topk" and on_gpu() else (False,):
+                start = time.perf_counter()
                 step = training(kind, dtype, dead=dead)
+                first = time.perf_counter() - start
                 times = [(seconds(dense), seconds(step)) for _ in range(rounds)]
-                plain, own = (statistics.median(column) for column in zip(*times, strict=True))
-                table.add_row(
-                    f"{kind}, {dtype}" + (", a tenth of the features dead" if dead else ""),
-                    f"{own * 1e3:.2f} ms",
-                    f"{plain * 1e3:.2f} ms",
-                    spread([a / b for a, b in times]),
+                own = statistics.median(second for _, second in times)
+                console.print(
+                    f"  {kind}, {dtype}{', a tenth of the features dead' if dead else ''}: "
+                    f"{own * 1e3:.3f} ms, products / step "
+                    f"{spread([a / b for a, b in times])} (first steps: {first:.1f} s)"
                 )
-    console.print(table)
 
 
 def show_parts(console: Console, rounds: int) -> None:
@@ -170,9 +169,7 @@ def show_parts(console: Console, rounds: int) -> None:
         "optimizer": compiled,
     }
     normal_x = normal(BATCH, WIDTH)
-    table = Table(title="parts of a step of topk, float32")
-    for column in ("part", "time", "share of the five products"):
-        table.add_column(column)
+    console.print("parts of a step of topk, float32: time, share of the five products")
     for name, part in parts.items():
 
         def work(part: Work = part) -> None:
@@ -184,5 +181,4 @@ def show_parts(console: Console, rounds: int) -> None:
         times = [(seconds(work), seconds(dense)) for _ in range(rounds)]
         own = statistics.median(first for first, _ in times)
         share = statistics.median(first / second for first, second in times)
-        table.add_row(name, f"{own * 1e3:.3f} ms", f"{share:.3f}")
-    console.print(table)
+        console.print(f"  {name:36} {own * 1e3:9.3f} ms {share:7.3f}")
