@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from .files import save_dictionary as save_dictionary
     from .report_result import DictionaryReport as DictionaryReport
     from .steering import feature_vector as feature_vector
+    from .synthetic.config import SyntheticConfig as SyntheticConfig
+    from .synthetic.features import SyntheticData as SyntheticData
+    from .synthetic.features import SyntheticFeatures as SyntheticFeatures
+    from .synthetic.score import score_dictionary as score_dictionary
+    from .synthetic.score_result import SyntheticScore as SyntheticScore
     from .train import train_dictionaries as train_dictionaries
     from .train import train_dictionary as train_dictionary
     from .training.batches import Batches as Batches
@@ -56,6 +61,10 @@ _HOMES = {
     "ReLU": "types.activations",
     "Scale": "types.normalization",
     "Standardize": "types.normalization",
+    "SyntheticConfig": "synthetic.config",
+    "SyntheticData": "synthetic.features",
+    "SyntheticFeatures": "synthetic.features",
+    "SyntheticScore": "synthetic.score_result",
     "TokenNorm": "types.normalization",
     "TopK": "types.activations",
     "TrainingResult": "training.training_result",
@@ -63,6 +72,7 @@ _HOMES = {
     "feature_vector": "steering",
     "load_dictionary": "files",
     "save_dictionary": "files",
+    "score_dictionary": "synthetic.score",
     "train_dictionaries": "train",
     "train_dictionary": "train",
 }

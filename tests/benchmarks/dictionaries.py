@@ -32,7 +32,7 @@ from rich.console import Console
 
 from mlxray.analyses.dictionaries.training.config import KINDS
 
-NAMES = ("step", "parts", "harvest", "shuffling", "memory")
+NAMES = ("parts", "step", "harvest", "shuffling", "memory")
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ import mlxray  # noqa: F401  (first, so that MLX finds a fast BLAS)
 
 import mlx.core as mx  # isort: skip
 from rich.console import Console
-from rich.table import Table
 
 from mlxray.analyses.dictionaries import DictionaryConfig
 from mlxray.analyses.dictionaries.training import step as step_module
@@ -38,20 +37,41 @@ def on_gpu() -> bool:
     return mx.default_device().type == mx.DeviceType.gpu
 
 
-def repeats() -> int:
-    """How often something is done in one measurement."""
-    return 20 if on_gpu() else 1
-
-
-def seconds(work: Work, times: int | None = None) -> float:
+def seconds(work: Work, times: int) -> float:
     """Time of one of several calls, all waited for together."""
-    times = times or repeats()
     mx.synchronize()
     start = time.perf_counter()
     for _ in range(times):
         work()
     mx.synchronize()
     return (time.perf_counter() - start) / times
+
+
+class Against:
+    """Times something in turns with the products.
+
+    Args:
+        dense: The products.
+        rounds: How often both are timed.
+    """
+
+    def __init__(self, dense: Work, rounds: int) -> None:
+        self.dense, self.rounds = dense, rounds
+        self.first = seconds(dense, 1)
+        self.times = repeats(dense)
+
+    def __call__(self, work: Work) -> tuple[float, list[float]]:
+        """Median seconds of `work`, and products / work of each round."""
+        times = repeats(work)
+        pairs = [
+            (seconds(self.dense, self.times), seconds(work, times)) for _ in range(self.rounds)
+        ]
+        return statistics.median(own for _, own in pairs), [plain / own for plain, own in pairs]
+
+
+def repeats(work: Work) -> int:
+    """How often something is done in one measurement: for a twentieth of a second on a GPU."""
+    return max(1, min(20, int(0.05 / seconds(work, 1)))) if on_gpu() else 1
 
 
 def spread(values: list[float]) -> str:
@@ -109,30 +129,28 @@ def training(kind: str, dtype: str, *, dead: bool) -> Work:
 
 
 def show_steps(console: Console, kinds: list[str], dtypes: list[str], rounds: int) -> None:
-    """A table of steps over products."""
-    table = Table(title=f"{BATCH} tokens, {WIDTH} → {FEATURES}, k = {K}")
-    for column in ("kind", "step", "five products", "products / step"):
-        table.add_column(column)
+    """A line for each kind of step, over products."""
+    console.print(f"a training step: {BATCH} tokens, {WIDTH} → {FEATURES}, k = {K}")
     for dtype in dtypes:
-        dense = products(getattr(mx, dtype))
-        dense()
+        against = Against(products(getattr(mx, dtype)), rounds)
+        plain, _ = against(against.dense)
+        console.print(f"  five products, {dtype}: {plain * 1e3:.3f} ms")
         for kind in kinds:
             for dead in (False, True) if kind == "topk" and on_gpu() else (False,):
+                start = time.perf_counter()
                 step = training(kind, dtype, dead=dead)
-                times = [(seconds(dense), seconds(step)) for _ in range(rounds)]
-                plain, own = (statistics.median(column) for column in zip(*times, strict=True))
-                table.add_row(
-                    f"{kind}, {dtype}" + (", a tenth of the features dead" if dead else ""),
-                    f"{own * 1e3:.2f} ms",
-                    f"{plain * 1e3:.2f} ms",
-                    spread([a / b for a, b in times]),
+                first = time.perf_counter() - start
+                own, ratios = against(step)
+                console.print(
+                    f"  {kind}, {dtype}{', a tenth of the features dead' if dead else ''}: "
+                    f"{own * 1e3:.3f} ms, products / step "
+                    f"{spread(ratios)} (first four steps: {first:.1f} s)"
                 )
-    console.print(table)
 
 
 def show_parts(console: Console, rounds: int) -> None:
     """A table of what a topk step consists of, each part by itself, in products."""
-    dense = products(mx.float32)
+    against = Against(products(mx.float32), rounds)
     pre, g = normal(BATCH, FEATURES), normal(BATCH, WIDTH)
     decoder, encoder = normal(FEATURES, WIDTH), normal(WIDTH, FEATURES)
     indices, values = top_k(pre, K)
@@ -170,9 +188,7 @@ def show_parts(console: Console, rounds: int) -> None:
         "optimizer": compiled,
     }
     normal_x = normal(BATCH, WIDTH)
-    table = Table(title="parts of a step of topk, float32")
-    for column in ("part", "time", "share of the five products"):
-        table.add_column(column)
+    console.print("parts of a step of topk, float32: time, share of the five products")
     for name, part in parts.items():
 
         def work(part: Work = part) -> None:
@@ -180,9 +196,7 @@ def show_parts(console: Console, rounds: int) -> None:
 
         if not on_gpu() and name.startswith("MLX's"):
             continue
-        work()
-        times = [(seconds(work), seconds(dense)) for _ in range(rounds)]
-        own = statistics.median(first for first, _ in times)
-        share = statistics.median(first / second for first, second in times)
-        table.add_row(name, f"{own * 1e3:.3f} ms", f"{share:.3f}")
-    console.print(table)
+        first = seconds(work, 1)
+        own, ratios = against(work)
+        share = 1 / statistics.median(ratios)
+        console.print(f"  {name:36} {own * 1e3:9.3f} ms {share:7.3f}   first {first:.2f} s")

@@ -1,0 +1,1 @@
+"""Data whose features are known, and how well a dictionary finds them."""
