@@ -19,7 +19,7 @@ from mlxray.analyses.dictionaries import (
     TopK,
     TranscoderLayer,
 )
-from mlxray.errors import AddressError, InputError
+from mlxray.errors import AddressError, InputError, LoadError
 
 RNG = np.random.default_rng(5)
 TEXTS = ["The capital of France is", "The capital of Italy is Rome", "Alice gave the ball to Bob"]
@@ -229,10 +229,13 @@ def test_refusals(model: InterpretableModel) -> None:
         model.evaluate_dictionary(small(d, reads="layers.99.resid_post"), TEXTS)
     with pytest.raises(InputError, match=r"has shape .*a dictionary reads \(B, S, D\)"):
         model.evaluate_dictionary(small(d, reads="layers.0.z"), TEXTS)
-    for texts in ([], "one text"):
-        with pytest.raises(InputError, match="texts is a list of"):
-            model.evaluate_dictionary(small(d), texts)
+    with pytest.raises(InputError, match="texts is a list of"):
+        model.evaluate_dictionary(small(d), [])
+    with pytest.raises(LoadError, match="If this is a text, put it into a list"):
+        model.evaluate_dictionary(small(d), "one text")
     with pytest.raises(InputError, match="no text has 2 tokens"):
         model.evaluate_dictionary(small(d), [[5]])
-    with pytest.raises(InputError, match="got str"):
+    with pytest.raises(InputError, match="got dict"):
+        model.evaluate_dictionary({}, TEXTS)
+    with pytest.raises(LoadError, match="there is no folder 'sae'"):
         model.evaluate_dictionary("sae", TEXTS)
