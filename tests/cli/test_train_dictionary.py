@@ -294,7 +294,7 @@ def test_a_damaged_shard_is_named_and_the_others_are_read(
     bad = tmp_path / "s" / "shards" / "000002.safetensors"
     bad.write_bytes(bad.read_bytes()[:-100])
     words = ["train-dictionary", tmp_path / "s", tmp_path / "out", *TRAINING, "-q"]
-    refused(mlxray(*words), 2, "000002.safetensors", "skip_corrupt")
+    refused(mlxray(*words), 2, "000002.safetensors", "--skip-corrupt")
     done = mlxray(*words, "--skip-corrupt", "--json")
     assert done.code == 0 and "000002.safetensors" in done.err
     lost = ActivationStore(store).manifest.shards[2].tokens

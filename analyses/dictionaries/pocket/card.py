@@ -17,8 +17,8 @@ from ..types.dictionary import Dictionary
 from .evidence import find_evidence
 from .recipe import Recipe
 
-#: Features of each dictionary on the card.
-FEATURES = 10
+#: Features of each dictionary on the card, and the largest share of tokens that one is on at.
+FEATURES, MOST = 10, 0.02
 MEASURES = (
     "loss_recovered",
     "loss_recovered_from_mean",
@@ -50,10 +50,11 @@ are in nats per token: of the model, and with the dictionary's output in place.
 
 ## Features
 
-Ten features of each dictionary: those whose absence, where they are strongest, changes most what
-the model says next. For each: the share of tokens that it is on at, the tokens that have the most
-of its activation, and its three strongest places with the activation, what the model expects next
-there (→), how sure it is, and how sure it is without the feature.
+Ten features of each dictionary: of those that are on at no more than {most:.0%} of tokens the ones
+whose absence, where they are strongest, changes most what the model says next. For each: the share
+of tokens that it is on at, the tokens that have the most of its activation, and its three strongest
+places with the activation, what the model expects next there (→), how sure it is, and how sure it
+is without the feature.
 """
 
 
@@ -63,8 +64,8 @@ def measure(recipe: Recipe, dictionaries: Mapping[str, Dictionary]) -> dict[str,
     rows = recipe.texts("measuring", recipe.fresh_rows)
     told: dict[str, Any] = {"recipe": asdict(recipe), "dictionaries": {}}
     for name, dictionary in dictionaries.items():
-        report = evaluate_dictionary(model, dictionary, rows, skip_first=1)
-        found = find_evidence(model, dictionary, rows, FEATURES)
+        report = evaluate_dictionary(model, dictionary, rows, skip_first=1, verbose=True)
+        found = find_evidence(model, dictionary, rows, FEATURES, most=MOST)
         told["dictionaries"][name] = {
             "reads": dictionary.reads,
             "writes": dictionary.writes,
@@ -96,6 +97,7 @@ def card(told: dict[str, Any]) -> str:
         tokens=first["trained_on"],
         measured=first["tokens"],
         table=table(own),
+        most=MOST,
     )
     parts = [head]
     for name, facts in own.items():
