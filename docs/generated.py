@@ -1,6 +1,7 @@
 """Tables of the documentation that come from the code."""
 
 import inspect
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -47,6 +48,15 @@ def analyses() -> str:
         if a.name in own
     )
     return table(("analysis", "result", "what it does"), rows)
+
+
+def pocket_dictionaries() -> str:
+    """The numbers of the embedded model's dictionaries, from their card."""
+    from mlxray.analyses.dictionaries.pocket.card import table as numbers
+    from mlxray.analyses.dictionaries.shipped import FOLDER
+
+    told = json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
+    return f"\n{numbers(told['dictionaries'])}\n\n"
 
 
 def plugin_project() -> str:

@@ -37,9 +37,9 @@ class Estimate:
     def __str__(self) -> str:
         text = (
             f"{self.tokens:,} tokens, {self.points} point(s): "
-            f"{_size(self.bytes)} in {self.shards} shard(s)"
+            f"{size_text(self.bytes)} in {self.shards} shard(s)"
         )
-        return text if self.seconds is None else f"{text}, about {_time(self.seconds)}"
+        return text if self.seconds is None else f"{text}, about {time_text(self.seconds)}"
 
 
 def estimated(plan: Plan, seconds_per_row: float | None, rows: int, processes: int) -> Estimate:
@@ -65,7 +65,12 @@ def seconds_per_row(passes: Passes, plan: Plan, rows: int) -> float | None:
     return best / plan.batch_size
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """A number of bytes for people.
+
+    >>> size_text(2.5e6)
+    '2.5 MB'
+    """
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} bytes"
@@ -73,7 +78,12 @@ def _size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A time for people.
+
+    >>> time_text(100 * 60)
+    '1.7 h'
+    """
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 90 * 60:

@@ -174,7 +174,7 @@ class ActivationStore:
             raise LoadError(
                 f"{len(self.faults)} of {len(self.manifest.shards)} shards are damaged. {told}. "
                 "Delete those files and run the same harvest again to make them anew, or read "
-                "the others with skip_corrupt=True."
+                "the others with skip_corrupt=True (--skip-corrupt)."
             )
 
     # Reading

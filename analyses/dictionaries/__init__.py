@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 from mlxray.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .estimate import TrainingEstimate as TrainingEstimate
+    from .estimate import estimate_training as estimate_training
     from .files import load_dictionary as load_dictionary
     from .files import save_dictionary as save_dictionary
+    from .into_folder import train_into as train_into
     from .report_result import DictionaryReport as DictionaryReport
     from .steering import feature_vector as feature_vector
     from .synthetic.config import SyntheticConfig as SyntheticConfig
@@ -67,14 +70,17 @@ _HOMES = {
     "SyntheticScore": "synthetic.score_result",
     "TokenNorm": "types.normalization",
     "TopK": "types.activations",
+    "TrainingEstimate": "estimate",
     "TrainingResult": "training.training_result",
     "TranscoderLayer": "types.cross_layer",
     "feature_vector": "steering",
+    "estimate_training": "estimate",
     "load_dictionary": "files",
     "save_dictionary": "files",
     "score_dictionary": "synthetic.score",
     "train_dictionaries": "train",
     "train_dictionary": "train",
+    "train_into": "into_folder",
 }
 
 __all__ = [*_HOMES]  # noqa: PLE0604

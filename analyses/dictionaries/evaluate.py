@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from os import PathLike
 from typing import Any
 
 import mlx.core as mx
@@ -10,10 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
+from mlxray.analyses.activations.identity import begin_token
+from mlxray.analyses.activations.texts import Texts, documents
 from mlxray.arrays import evaluate, number
 from mlxray.checks.arguments import count
 from mlxray.errors import InputError
 
+from .files import load_dictionary
 from .placement import Placed, place
 from .report_result import DictionaryReport
 
@@ -25,9 +29,13 @@ Edit = Callable[[mx.array], mx.array]
 def evaluate_dictionary(
     model: InterpretableModel,
     dictionary: Any,
-    texts: Sequence[Any],
+    texts: Texts,
     *,
     skip_first: int = 0,
+    context: int | None = None,
+    field: str = "text",
+    split: str = "paragraph",
+    verbose: bool = False,
 ) -> DictionaryReport:
     """How sparse a dictionary is, what it explains, and what the model loses with it.
 
@@ -39,25 +47,40 @@ def evaluate_dictionary(
     Args:
         model: The model.
         dictionary: A `Dictionary`, `CrossLayerTranscoder` or `Crosscoder` that knows its
-            addresses.
-        texts: Prompts, texts or token ids; each is run by itself.
+            addresses, or what `load_dictionary` reads one from: a folder, a hub id,
+            pocket:layers.3.resid_post.
+        texts: A list of prompts, texts or token ids; or a text file, JSON lines or a data set,
+            as `documents` reads them. Each is run by itself.
         skip_first: Tokens at the start of each text that are neither counted nor replaced, such
             as the token that begins all texts.
+        context: Longer texts are cut into pieces of so many tokens, each of which begins with
+            the token that begins texts.
+        field: Of JSON lines or of a data set, the field with the text.
+        split: What a text of a text file is: paragraph, line or document.
+        verbose: Show a progress bar on stderr.
 
     Raises:
         InputError: if the dictionary does not know its addresses, or its width is not that of
             the model's activations there; if there are no texts, or none of two tokens.
         AddressError: if the model lacks a point.
+        LoadError: if the dictionary or the texts cannot be read.
     """
+    if isinstance(dictionary, (str, PathLike)):
+        dictionary = load_dictionary(dictionary)
     placed = place(dictionary)
     skip_first = count(skip_first, "skip_first", least=0)
-    prompts = _prompts(model, texts, skip_first)
+    prompts = [
+        piece
+        for text in documents(texts, field=field, split=split)
+        for piece in _pieces(model, text, context)
+    ]
+    prompts = _long_enough(prompts, skip_first)
     sums = Sums(placed)
-    for ids in prompts:
+    for ids in _shown(prompts, "reading", verbose):
         sums.add(model, ids, skip_first)
     means = [mx.array(mean.astype(np.float32)) for mean in sums.means()]
     losses = {"spliced": 0.0, "zero": 0.0, "mean": 0.0}
-    for ids in prompts:
+    for ids in _shown(prompts, "splicing", verbose):
         for name, edits in (
             ("spliced", _splice(model, placed, ids)),
             ("zero", dict.fromkeys(placed.writes, mx.zeros_like)),
@@ -154,16 +177,37 @@ def _float64(array: mx.array) -> Floats:
     return np.array(array.astype(mx.float32)).astype(np.float64)
 
 
-def _prompts(model: InterpretableModel, texts: Sequence[Any], skip_first: int) -> list[list[int]]:
-    if isinstance(texts, str) or not len(texts):
+def _pieces(model: InterpretableModel, text: Any, context: int | None) -> list[list[int]]:
+    """A text in pieces of at most `context` tokens."""
+    if isinstance(text, str) and not text:
+        return []
+    ids = model.encode(text) if isinstance(text, str) else [int(i) for i in text]
+    if context is None or len(ids) <= count(context, "context", least=2):
+        return [ids]
+    begin = begin_token(model)
+    first = [] if begin is None else [begin]
+    if ids[:1] == first:
+        ids = ids[1:]
+    step = context - len(first)
+    return [first + ids[at : at + step] for at in range(0, len(ids), step)]
+
+
+def _long_enough(prompts: list[list[int]], skip_first: int) -> list[list[int]]:
+    if not prompts:
         raise InputError("texts is a list of prompts, at least one.")
-    prompts = [model.encode(t) if isinstance(t, str) else [int(i) for i in t] for t in texts]
     # A token is needed that is predicted, and one that is counted.
-    long = [ids for ids in prompts if len(ids) >= max(2, skip_first + 1)]
+    least = max(2, skip_first + 1)
+    long = [ids for ids in prompts if len(ids) >= least]
     if not long:
-        least = max(2, skip_first + 1)
         raise InputError(f"no text has {least} tokens, which is the least that can be evaluated.")
     return long
+
+
+def _shown(prompts: list[list[int]], what: str, verbose: bool) -> Iterable[list[int]]:
+    from tqdm import tqdm
+
+    shown: Iterable[list[int]] = tqdm(prompts, desc=what, unit="text", disable=not verbose)
+    return shown
 
 
 def _loss(logits: mx.array, ids: list[int]) -> float:

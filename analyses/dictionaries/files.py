@@ -14,6 +14,7 @@ from mlxray.loading import hub
 
 from . import places
 from .formats.reading import layer_in
+from .shipped import shipped_path
 from .types.cross_layer import CrossLayerTranscoder
 from .types.crosscoder import Crosscoder
 from .types.dictionary import Dictionary
@@ -32,7 +33,8 @@ def load_dictionary(
 
     Args:
         source: A folder, a file, or a hub id ``"owner/name"``, of which nothing but one
-            dictionary's own files is fetched.
+            dictionary's own files is fetched; or one of the embedded model's own dictionaries,
+            such as ``"pocket:layers.3.resid_post"`` or ``"pocket:layers.3.mlp"``.
         format: Name of a registered format; by default the one that recognises the files.
         layer: Where there are several: the one whose path names this layer.
         subfolder: Where in the folder or repository to look.
@@ -57,7 +59,7 @@ def load_dictionary(
         raise InputError(f"source is a path or a hub id; got {type(source).__name__}.")
     formats = _formats(format)
     text = os.fspath(source)
-    path = hub.local_path(text, "a folder or file with a dictionary")
+    path = shipped_path(text) or hub.local_path(text, "a folder or file with a dictionary")
     if path is None:
         path = places.fetched(text, formats, layer, subfolder)
     elif subfolder is not None:

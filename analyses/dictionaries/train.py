@@ -14,10 +14,10 @@ from mlxray.checks.arguments import count
 from mlxray.errors import InputError
 from mlxray.storage.files import check_writable
 
-from .training.batches import Batches, InMemory
+from .training.batches import Batches, InMemory, Planned
 from .training.checkpoint import Checkpoint
 from .training.config import DictionaryConfig
-from .training.plan import make_plan
+from .training.plan import Plan, make_plan
 from .training.run import Run
 from .training.training_result import TrainingResult
 
@@ -165,11 +165,8 @@ def train_dictionaries(
     """
     source = data if not isinstance(data, (Mapping, mx.array)) else InMemory(data)
     batch_size, epochs = count(batch_size, "batch_size"), count(epochs, "epochs")
-    total, epochs = _steps(source, batch_size, epochs, steps)
+    plans, total, epochs = make_plans(source, configs, batch_size, epochs, steps)
     checkpoint_every = count(checkpoint_every, "checkpoint_every")
-    if not configs:
-        raise InputError("configs is empty: give at least one DictionaryConfig.")
-    plans = [make_plan(config, source.widths, total, batch_size) for config in configs]
     points = sorted({point for plan in plans for point in plan.widths})
     path = None if checkpoint is None else _path(checkpoint)
     settings = {
@@ -232,17 +229,36 @@ def train_dictionaries(
     return [run.result(recorded, batch_size, notes) for run in runs]
 
 
-def _steps(source: Batches, batch_size: int, epochs: int, steps: int | None) -> tuple[int, int]:
-    """Steps, and the epochs that they need."""
+def make_plans(
+    source: Planned,
+    configs: Sequence[DictionaryConfig],
+    batch_size: int,
+    epochs: int,
+    steps: int | None,
+) -> tuple[list[Plan], int, int]:
+    """What a call of `train_dictionaries` would do: plans, steps, and the epochs that they need.
+
+    Raises:
+        InputError: if training would take no step at all, or settings do not fit the data.
+        AddressError: if the data lacks a point.
+    """
+    if not configs:
+        raise InputError("configs is empty: give at least one DictionaryConfig.")
     per_epoch = source.steps(batch_size)
     total = per_epoch * epochs if steps is None else count(steps, "steps", least=0)
     if not per_epoch or not total:
         asked = f"epochs={epochs}" if steps is None else f"steps={steps}"
         raise InputError(
             f"training would take zero steps: {source.tokens} tokens, batch_size={batch_size}, "
-            f"{asked}. Give more data, or a smaller batch_size."
+            f"{asked}. "
+            + (
+                "Ask for at least one."
+                if steps == 0
+                else "Give more data, or a smaller batch_size."
+            )
         )
-    return total, -(-total // per_epoch)
+    plans = [make_plan(config, source.widths, total, batch_size) for config in configs]
+    return plans, total, -(-total // per_epoch)
 
 
 def _path(checkpoint: str | Path) -> Path:

@@ -85,7 +85,8 @@ def test_metadata(wheel: Path):
 
 
 def test_wheel_is_small(wheel: Path):
-    assert wheel.stat().st_size < 6_000_000
+    # The embedded model is 4 MB of it, its dictionaries 2.6.
+    assert wheel.stat().st_size < 8_000_000
 
 
 def _metadata(wheel: Path, name: str) -> str:

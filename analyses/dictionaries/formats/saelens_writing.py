@@ -13,9 +13,9 @@ from mlxray.storage.files import write_together
 
 from ..types.activations import AbsTopK, BatchTopK, Gated, JumpReLU, ReLU, SparseActivation, TopK
 from ..types.dictionary import Dictionary
+from ..types.folding import fold_normalization, fold_subtraction
 from ..types.normalization import LayerNorm, TokenNorm
 from .addresses import to_hook
-from .folding import fold_normalization, fold_subtraction
 from .tokens import KEY, new_token
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -41,15 +41,35 @@ def save(dictionary: Any, folder: Path) -> None:
     """
     if not isinstance(dictionary, Dictionary):
         raise InputError(
-            f"SAELens' layout holds one Dictionary; got {type(dictionary).__name__}. Cross-layer "
-            "transcoders are saved with format='circuit-tracer'."
+            f"SAELens' layout holds one Dictionary; got {type(dictionary).__name__}. Crosscoders "
+            "are saved with format='mlxray', cross-layer transcoders with 'circuit-tracer'."
         )
+    write(dictionary, folder, new_token())
+
+
+def write(dictionary: Dictionary, folder: Path, token: str, stored: mx.Dtype | None = None) -> None:
+    """Write the two files of a dictionary.
+
+    Args:
+        dictionary: What to write.
+        folder: Where to.
+        token: Of this save.
+        stored: Dtype of the numbers in the file; they are read again in the dictionary's own.
+
+    Raises:
+        InputError: if SAELens has no such dictionary.
+        SaveError: if they cannot be written.
+    """
     plain, normalize = _plain(dictionary)
     architecture = _architecture(plain)
-    token = new_token()
     text = json.dumps(_settings(plain, architecture, normalize, token), indent=1, allow_nan=False)
-    files: dict[Path, str | dict[str, mx.array]] = {folder / CONFIG: text}
-    files[folder / WEIGHTS] = _tensors(plain)
+    tensors = _tensors(plain)
+    if stored is not None:
+        tensors = {name: tensor.astype(stored) for name, tensor in tensors.items()}
+    files: dict[Path, str | dict[str, mx.array]] = {
+        folder / CONFIG: text,
+        folder / WEIGHTS: tensors,
+    }
     write_together(files, {"format": "pt", KEY: token})
 
 

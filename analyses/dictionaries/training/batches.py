@@ -13,8 +13,8 @@ from mlxray.errors import AddressError, InputError, nearest
 from ..types.shapes import check_floats
 
 
-class Batches(Protocol):
-    """What the trainer asks of its data; an `ActivationStore` has it."""
+class Planned(Protocol):
+    """What a plan asks of data: how much there is, and how wide."""
 
     @property
     def tokens(self) -> int:
@@ -26,6 +26,10 @@ class Batches(Protocol):
 
     def steps(self, batch_size: int) -> int:
         """Whole batches in one epoch."""
+
+
+class Batches(Planned, Protocol):
+    """What the trainer asks of its data; an `ActivationStore` has it."""
 
     def batches(
         self,

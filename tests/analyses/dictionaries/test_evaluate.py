@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -19,7 +20,7 @@ from mlxray.analyses.dictionaries import (
     TopK,
     TranscoderLayer,
 )
-from mlxray.errors import AddressError, InputError
+from mlxray.errors import AddressError, InputError, LoadError
 
 RNG = np.random.default_rng(5)
 TEXTS = ["The capital of France is", "The capital of Italy is Rome", "Alice gave the ball to Bob"]
@@ -229,10 +230,45 @@ def test_refusals(model: InterpretableModel) -> None:
         model.evaluate_dictionary(small(d, reads="layers.99.resid_post"), TEXTS)
     with pytest.raises(InputError, match=r"has shape .*a dictionary reads \(B, S, D\)"):
         model.evaluate_dictionary(small(d, reads="layers.0.z"), TEXTS)
-    for texts in ([], "one text"):
-        with pytest.raises(InputError, match="texts is a list of"):
-            model.evaluate_dictionary(small(d), texts)
+    with pytest.raises(InputError, match="texts is a list of"):
+        model.evaluate_dictionary(small(d), [])
+    with pytest.raises(LoadError, match="If this is a text, put it into a list"):
+        model.evaluate_dictionary(small(d), "one text")
     with pytest.raises(InputError, match="no text has 2 tokens"):
         model.evaluate_dictionary(small(d), [[5]])
-    with pytest.raises(InputError, match="got str"):
+    with pytest.raises(InputError, match="got dict"):
+        model.evaluate_dictionary({}, TEXTS)
+    with pytest.raises(LoadError, match="there is no folder 'sae'"):
         model.evaluate_dictionary("sae", TEXTS)
+
+
+def test_long_texts_are_cut_and_files_are_read(model: InterpretableModel, tmp_path: Path) -> None:
+    """Against pieces cut by hand: each begins with the token that begins texts."""
+    made = small(width(model))
+    long = " ".join(TEXTS)
+    ids = model.encode(long)
+    begin = ids[0]
+    by_hand = [ids[:8], [begin, *ids[8:15]], [begin, *ids[15:22]]]
+    assert len(ids) == 1 + sum(len(piece) - 1 for piece in by_hand)
+    wanted = model.evaluate_dictionary(made, by_hand, skip_first=1)
+    cut = model.evaluate_dictionary(made, [long], skip_first=1, context=8)
+    for name in ("tokens", "l0", "loss_clean", "loss_spliced", "loss_mean", "dead"):
+        assert getattr(cut, name) == getattr(wanted, name)
+    whole = model.evaluate_dictionary(made, [long], skip_first=1, context=len(ids))
+    assert whole.tokens == len(ids) - 1 and whole.loss_clean != cut.loss_clean
+    with pytest.raises(InputError, match="context is an integer, at least 2; got 1"):
+        model.evaluate_dictionary(made, [long], context=1)
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    lines = model.evaluate_dictionary(made, tmp_path / "t.txt", split="line")
+    assert lines.loss_spliced == model.evaluate_dictionary(made, TEXTS).loss_spliced
+
+
+def test_progress_is_shown_where_asked(
+    model: InterpretableModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = small(width(model))
+    model.evaluate_dictionary(made, TEXTS)
+    assert capsys.readouterr().err == ""
+    model.evaluate_dictionary(made, TEXTS, verbose=True)
+    shown = capsys.readouterr().err
+    assert "reading" in shown and "splicing" in shown

@@ -8,8 +8,8 @@ import mlx.core as mx
 
 from mlxray.errors import InputError
 
-from ..types.dictionary import Dictionary
-from ..types.normalization import NoNormalization, Scale, Standardize
+from .dictionary import Dictionary
+from .normalization import NoNormalization, Scale, Standardize
 
 
 def fold_subtraction(dictionary: Dictionary) -> Dictionary:

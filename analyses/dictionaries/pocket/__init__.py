@@ -1,0 +1,1 @@
+"""How the dictionaries of the embedded model are made, and their card."""
