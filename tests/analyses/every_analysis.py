@@ -71,6 +71,12 @@ CALLS: dict[str, Callable[..., Any]] = {
         **PAIR, metric_kwargs=ANSWERS
     ),
     "evaluate_dictionary": lambda m: m.evaluate_dictionary(identity(m), [FRANCE]),
+    "feature_activation_histogram": lambda m: m.feature_activation_histogram(
+        identity(m), 0, [FRANCE]
+    ),
+    "feature_logits": lambda m: m.feature_logits(identity(m), 0),
+    "get_top_features_for_text": lambda m: m.get_top_features_for_text(identity(m), FRANCE),
+    "get_top_texts_for_feature": lambda m: m.get_top_texts_for_feature(identity(m), 0, [FRANCE]),
     "head_scores": lambda m: m.head_scores(FRANCE, layers=[1], copying=False),
     "induction_heads": lambda m: m.induction_heads(
         n_random_tokens=6, samples=2, draws=1, copying=False
@@ -78,6 +84,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "lens_comparison": lambda m: m.lens_comparison(FRANCE),
     "load_tuned_lens": loaded,
     "logit_lens": lambda m: m.logit_lens(FRANCE),
+    "max_activating_examples": lambda m: m.max_activating_examples(identity(m), 0, [FRANCE]),
     "mean_ablation": lambda m: m.mean_ablation(FRANCE, layers=[1], progress=False),
     "path_patching": lambda m: m.path_patching(**PAIR, sender="a0.h0", receiver="a1.h0.q"),
     "steering_sweep": lambda m: m.steering_sweep(
