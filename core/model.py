@@ -24,6 +24,7 @@ from .points.adapter import Adapter
 from .points.vocabulary import AddressLike
 from .points.vocabulary import addresses as as_list
 from .run import gradients as _gradients
+from .run.attach import attach, attached, detach
 from .run.cache import ActivationCache
 from .run.predictions import get_token_predictions
 from .run.proxies import LayerListProxy, ModuleProxy, OutputProxy
@@ -259,8 +260,11 @@ class InterpretableModel(WrappedModel):
             layout, batch, metric, as_list(addresses), edits=edits, positions=positions
         )
 
-    # Text; `model` in these functions is this object
+    # What is attached, and text; `model` in these functions is this object
 
+    attach = attach
+    attached = attached
+    detach = detach
     generate = generate
     stream_generate = stream_generate
     generate_batch = generate_batch

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import mlx.nn as nn
 
 from ..errors import AddressError, PointAbsent, nearest
 from .adapter import Adapter
+from .attached import FEATURES, Attachment, Attachments
+from .derived import DerivedSite
 from .head_site import HeadSite
 from .places import place
 from .roles import Roles
@@ -39,6 +42,7 @@ class Layout(Roles):
 
     Attributes:
         version: Which look at the modules this is: changes when modules were replaced.
+        attached: Derived points that have addresses of their own here.
 
     Raises:
         AdapterError: if the list of layers is not where the adapter says.
@@ -47,6 +51,7 @@ class Layout(Roles):
     def __init__(self, root: nn.Module, adapter: Adapter | Callable[[], Adapter]) -> None:
         self._lock = threading.RLock()
         self.version = 0
+        self.attached = Attachments()
         super().__init__(root, adapter)
 
     def current(self) -> Layout:
@@ -79,6 +84,11 @@ class Layout(Roles):
         answer: Answer = self._answers[ask]  # type: ignore[assignment]
         return answer
 
+    def forget_addresses(self) -> None:
+        """Look for addresses anew: something was attached or detached."""
+        self._sites = {}
+        self.read_together = {}
+
     def inputs_of_points(self) -> frozenset[int]:
         """Ids of the modules whose input is a point, or needed for one."""
         if self._inputs is None:
@@ -97,7 +107,8 @@ class Layout(Roles):
         """
         # Python's own types only: True and 1.0 would find what is known of 1.
         plain = type(address) is str or (
-            type(address) is tuple and [type(part) for part in address] == [str, int]
+            type(address) is tuple
+            and [type(part) for part in address] in ([str, int], [str, int, int])
         )
         known = self._sites.get(address) if plain else None
         if known is None:
@@ -124,6 +135,8 @@ class Layout(Roles):
             return inside
         if (head := self._head(parsed)) is not None:
             return head
+        if (derived := self.attached.find(self._counted(parsed))) is not None:
+            return self.derived_site(*derived)
         name = parsed.name if parsed.name in POINTS else ALIASES.get(parsed.name, parsed.name)
         if name not in POINTS:
             raise self._unknown(address, parsed)
@@ -174,6 +187,20 @@ class Layout(Roles):
             )
         return HeadSite(f"layers.{layer}.{point}.h{head}", whole, head)
 
+    def _counted(self, parsed: Address) -> Address:
+        """The same with its layer counted from the front."""
+        return parsed if parsed.layer is None else replace(parsed, layer=self.index(parsed.layer))
+
+    def derived_site(self, attached: Attachment, unit: int | None = None) -> DerivedSite:
+        """Where the values of a derived point are; of all of them, or of one.
+
+        Raises:
+            AddressError: if the model has not what it reads or writes.
+        """
+        point = attached.point
+        reads, writes = (tuple(map(self.site, each)) for each in (point.reads, point.writes))
+        return DerivedSite(attached.address, point, reads, writes, unit)
+
     def _attention_inside(self, parsed: Address) -> Site | None:
         """An attention point behind a module's path: ``"layers.0.self_attn.1.pattern"``."""
         name, _, point = parsed.name.rpartition(".")
@@ -210,6 +237,8 @@ class Layout(Roles):
 
     def _unknown(self, address: AddressLike, parsed: Address) -> AddressError:
         shown = address if isinstance(address, str) else f"{address[0]} of layer {address[1]}"
+        if (error := self._unattached(shown, parsed)) is not None:
+            return error
         if parsed.layer is not None:
             stem = f"layers.{parsed.layer}."
             block = self.block(parsed.layer) + "."
@@ -219,6 +248,20 @@ class Layout(Roles):
         known = [n for n, p in POINTS.items() if not p.per_layer]
         known += [p for p in self.modules if p and "." not in p.removeprefix("model.")]
         return AddressError(f"nothing at {shown!r}. {nearest(parsed.name, known)}")
+
+    def _unattached(self, shown: str, parsed: Address) -> AddressError | None:
+        """Why an address of a derived point means nothing; None if it looks like none."""
+        names = {FEATURES, FEATURES.removesuffix("s")}
+        names |= {n for each in self.attached.all.values() for n in (each.name, each.point.unit)}
+        parts = parsed.name.split(".")
+        if not names.intersection(parts[-2:]):
+            return None
+        known = list(self.attached.all)
+        have = f"Attached are {', '.join(map(repr, known))}." if known else "Nothing is attached."
+        return AddressError(
+            f"nothing at {shown!r}: nothing of that name is attached to the model there. {have} "
+            "Attach a dictionary with model.attach(dictionary)."
+        )
 
     def statuses(self) -> list[PointStatus]:
         """`status` of the whole model and of each layer."""

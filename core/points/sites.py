@@ -17,7 +17,17 @@ from ..seams.instrument import under
 
 
 class Plan(Protocol):
-    """What sites need of a run: handlers of modules to add to, and calls of a module apart."""
+    """What sites need of a run: handlers of modules to add to, and calls of a module apart.
+
+    Attributes:
+        handlers: Those that there are, by id of the module.
+        derived: What it holds of each derived point, by address.
+        everything: Whether it keeps whatever a point needs.
+    """
+
+    handlers: dict[int, Handler]
+    derived: dict[str, Any]
+    everything: bool
 
     def handler(self, path: str) -> Handler: ...
 

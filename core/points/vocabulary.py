@@ -77,7 +77,8 @@ ALIASES = {
     "attn_head": "z",
 }
 
-AddressLike = str | tuple[str, int]
+#: An address. The third form is one value of a point that was attached to the model.
+AddressLike = str | tuple[str, int] | tuple[str, int, int]
 
 
 def addresses(given: AddressLike | Sequence[AddressLike]) -> list[AddressLike]:
@@ -92,7 +93,7 @@ def addresses(given: AddressLike | Sequence[AddressLike]) -> list[AddressLike]:
     lone: Any = given
     if isinstance(lone, str):
         return [lone]
-    pair = isinstance(lone, tuple) and len(lone) == 2 and isinstance(lone[0], str)
+    pair = isinstance(lone, tuple) and len(lone) in (2, 3) and isinstance(lone[0], str)
     if pair and not isinstance(lone[1], (str, tuple)):
         return [lone]
     if isinstance(lone, (bytes, Mapping)) or not isinstance(lone, Iterable):
@@ -168,18 +169,10 @@ def parse(address: AddressLike) -> Address:
     """Take an address apart. Whether the model has it is the layout's business.
 
     Raises:
-        AddressError: if it is neither a string nor a (point, layer) pair.
+        AddressError: if it is neither a string, nor a (point, layer) pair, nor (point, layer, i).
     """
     if isinstance(address, tuple):
-        if len(address) != 2 or not isinstance(address[0], str) or isinstance(address[1], bool):
-            raise AddressError(
-                f'{address!r} is not an address. Write ("attn_out", 5) or "layers.5.attn_out".'
-            )
-        name, layer = address
-        try:
-            return Address(name, layer.__index__())
-        except (AttributeError, TypeError):
-            raise AddressError(f"the layer of {address!r} is not an integer.") from None
+        return _parse_tuple(address)
     if not isinstance(address, str) or not address:
         raise AddressError(
             f'{address!r} is not an address. Write ("attn_out", 5) or "layers.5.attn_out".'
@@ -200,6 +193,24 @@ def parse(address: AddressLike) -> Address:
     if match := _LAYER.match(short):
         return Address(short[match.end() :].removeprefix("."), int(match.group(1)), edge, call)
     return Address(short, None, edge, call)
+
+
+def _parse_tuple(address: tuple[Any, ...]) -> Address:
+    if len(address) not in (2, 3) or not isinstance(address[0], str):
+        raise AddressError(
+            f'{address!r} is not an address. Write ("attn_out", 5) or "layers.5.attn_out".'
+        )
+    name, *numbers = address
+    found = []
+    for what, number in zip(("layer", "last number"), numbers, strict=False):
+        try:
+            if isinstance(number, bool):
+                raise TypeError
+            found.append(number.__index__())
+        except (AttributeError, TypeError):
+            raise AddressError(f"the {what} of {address!r} is not an integer.") from None
+    layer, *unit = found
+    return Address(".".join([name, *map(str, unit)]), layer)
 
 
 def tokens_axis(key: str) -> int:

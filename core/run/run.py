@@ -44,6 +44,7 @@ class Run:
     ) -> None:
         self.layout = layout
         self.handlers: dict[int, Handler] = {}
+        self.derived: dict[str, Any] = {}
         self.edits: list[Edit] = []
         self._frames: list[Frame] = []
         self._attention = False
@@ -169,6 +170,8 @@ class Run:
 
     def restart(self) -> None:
         """Let go of what the last pass kept, and be ready for another with the same plan."""
+        for record in self.derived.values():
+            record.restart()
         for handler in self.handlers.values():
             handler.count, handler.frames = 0, ()
             # In place: sites hold on to some of these.
@@ -181,6 +184,7 @@ class Run:
     def forget(self) -> None:
         """Let go of everything kept, so that evaluating the results holds nothing else."""
         self.handlers.clear()
+        self.derived.clear()
         self.sites.clear()
 
     def settle(self, *results: Any) -> list[EditReport]:

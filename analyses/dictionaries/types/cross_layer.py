@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray.errors import InputError
+from mlxray.points.derived import DerivedPoint
 
 from .activations import JumpReLU, ReLU
 from .shapes import check_floats, check_shape, check_width
@@ -153,3 +154,13 @@ class CrossLayerTranscoder:
             raise InputError(
                 f"{what}: got {len(given)}, but the transcoder has {self.n_layers} layers."
             )
+
+    def derived_points(self) -> tuple[DerivedPoint, ...]:
+        """Its features as points of a model, for ``model.attach(dictionary)``.
+
+        Raises:
+            InputError: if it does not know where in a model it stands.
+        """
+        from .features import LayerFeatures
+
+        return tuple(LayerFeatures(self, layer) for layer in range(self.n_layers))

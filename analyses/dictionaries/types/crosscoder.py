@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray.errors import InputError
+from mlxray.points.derived import DerivedPoint
 
 from .activations import Activation
 from .shapes import check_floats, check_shape, check_width
@@ -109,3 +110,13 @@ class Crosscoder:
     def __call__(self, inputs: Sequence[mx.array]) -> list[mx.array]:
         """Reconstruct all points: n inputs (…, d) → n times (…, d)."""
         return self.decode(self.encode(inputs))
+
+    def derived_points(self) -> tuple[DerivedPoint, ...]:
+        """Its features as points of a model, for ``model.attach(dictionary)``.
+
+        Raises:
+            InputError: if it does not know where in a model it stands.
+        """
+        from .features import CrosscoderFeatures
+
+        return (CrosscoderFeatures(self),)

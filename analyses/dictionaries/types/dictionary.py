@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray.errors import InputError
+from mlxray.points.derived import DerivedPoint
 
 from .activations import Activation, SparseActivation
 from .normalization import NoNormalization, Normalization
@@ -171,6 +172,16 @@ class Dictionary:
             InputError: if `x` has another width.
         """
         return self.decode(self.encode(x), x)
+
+    def derived_points(self) -> tuple[DerivedPoint, ...]:
+        """Its features as points of a model, for ``model.attach(dictionary)``.
+
+        Raises:
+            InputError: if it does not know where in a model it stands.
+        """
+        from .features import DictionaryFeatures
+
+        return (DictionaryFeatures(self),)
 
     def _finish(self, decoded: mx.array, x: mx.array | None) -> mx.array:
         """The output, from the sum of the decoder's rows."""

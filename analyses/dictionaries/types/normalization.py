@@ -45,6 +45,16 @@ class Normalization:
         """
         raise NotImplementedError
 
+    def denormalize_change(self, change: mx.array, x: mx.array | None = None) -> mx.array:
+        """How much `denormalize` of y changes where y changes by this: (…, d_out) → (…, d_out).
+
+        Zeros stay zeros, to the bit.
+
+        Raises:
+            InputError: if `x` is needed and missing.
+        """
+        raise NotImplementedError
+
     def check(self, d_in: int, d_out: int) -> None:
         """See that it fits a dictionary.
 
@@ -73,6 +83,9 @@ class NoNormalization(Normalization):
     def denormalize(self, y: mx.array, x: mx.array | None = None) -> mx.array:
         return y
 
+    def denormalize_change(self, change: mx.array, x: mx.array | None = None) -> mx.array:
+        return change
+
 
 @dataclass(frozen=True, eq=False)
 class Scale(Normalization):
@@ -100,6 +113,9 @@ class Scale(Normalization):
     def denormalize(self, y: mx.array, x: mx.array | None = None) -> mx.array:
         return y / (self.factor if self.output_factor is None else self.output_factor)
 
+    def denormalize_change(self, change: mx.array, x: mx.array | None = None) -> mx.array:
+        return self.denormalize(change)
+
 
 @dataclass(frozen=True, eq=False)
 class TokenNorm(Normalization):
@@ -113,6 +129,9 @@ class TokenNorm(Normalization):
 
     def denormalize(self, y: mx.array, x: mx.array | None = None) -> mx.array:
         return y / _token_factor(self._input(x))
+
+    def denormalize_change(self, change: mx.array, x: mx.array | None = None) -> mx.array:
+        return self.denormalize(change, x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +153,10 @@ class LayerNorm(Normalization):
     def denormalize(self, y: mx.array, x: mx.array | None = None) -> mx.array:
         mean, deviation = _moments(self._input(x))
         return y * deviation + mean
+
+    def denormalize_change(self, change: mx.array, x: mx.array | None = None) -> mx.array:
+        _, deviation = _moments(self._input(x))
+        return change * deviation
 
     def check(self, d_in: int, d_out: int) -> None:
         if d_in < 2:
@@ -165,6 +188,9 @@ class Standardize(Normalization):
         mean = self.mean if self.output_mean is None else self.output_mean
         std = self.std if self.output_std is None else self.output_std
         return y * std + mean
+
+    def denormalize_change(self, change: mx.array, x: mx.array | None = None) -> mx.array:
+        return change * (self.std if self.output_std is None else self.output_std)
 
     def check(self, d_in: int, d_out: int) -> None:
         check_shape("mean", self.mean, (d_in,), f"d_in is {d_in}")
