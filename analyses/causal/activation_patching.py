@@ -91,7 +91,8 @@ def activation_patching(
         position: Position whose logits are measured.
         exact: "batched", or "naive" for one full forward pass per place, to check.
         dictionary, features: With by="feature": an object with `encode` and `decode` (a sparse
-            autoencoder of the component), and which of its features; None for all.
+            autoencoder of the component), and which of its features; None for all. Where the
+            dictionary is attached to the model, component="features" and no `dictionary`.
         budget: Bytes that the activations of one pass may take.
         seed: For which prompt is resampled, and for the intervals.
         normalize: Over several pairs: "mean" divides the mean change by the mean gap; "pair"

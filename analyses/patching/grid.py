@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.errors import AddressError, InputError
+from mlxray.points.derived import DerivedSite
 from mlxray.points.vocabulary import ALIASES, POINTS, node, parse
 from mlxray.run.run import Run
 from mlxray.tokens import Batch
@@ -150,14 +151,37 @@ def _activations(
     return found
 
 
+def _is_attached(model: InterpretableModel, name: str, layer: int) -> bool:
+    """Whether a component is all features of an attached dictionary, or the like."""
+    site = model.layout.site(f"layers.{layer}.{name}")
+    return isinstance(site, DerivedSite) and site.unit is None
+
+
 def _features(
-    dictionary: Dictionary, name: str, width: int, features: Sequence[int] | None
+    dictionary: Dictionary | None, name: str, width: int, features: Sequence[int] | None
 ) -> list[int]:
     """The features that were asked for, or all.
+
+    Args:
+        dictionary: Whose; None where the activation holds the features themselves.
+        name, width: Of the activation.
+        features: Which; None for all.
 
     Raises:
         InputError: if one does not exist, none is asked for, or the dictionary does not fit.
     """
+    count = width if dictionary is None else _count(dictionary, name, width)
+    chosen = list(range(count)) if features is None else list(features)
+    if not chosen:
+        raise InputError("the list of features is empty; leave it out for all features.")
+    for feature in chosen:
+        if not 0 <= feature < count:
+            raise InputError(f"there is no feature {feature}: the dictionary has {count}.")
+    return chosen
+
+
+def _count(dictionary: Dictionary, name: str, width: int) -> int:
+    """How many features a dictionary has. Raises InputError if it does not fit."""
     try:
         encoded = dictionary.encode(mx.zeros((1, 1, width)))
         decoded = dictionary.decode(encoded)
@@ -169,14 +193,7 @@ def _features(
         raise InputError(
             f"the dictionary gives vectors of width {decoded.shape[-1]}, and {name!r} has {width}."
         )
-    count = encoded.shape[-1]
-    chosen = list(range(count)) if features is None else list(features)
-    if not chosen:
-        raise InputError("the list of features is empty; leave it out for all features.")
-    for feature in chosen:
-        if not 0 <= feature < count:
-            raise InputError(f"there is no feature {feature}: the dictionary has {count}.")
-    return chosen
+    return int(encoded.shape[-1])
 
 
 def make_grid(
@@ -200,7 +217,8 @@ def make_grid(
         layers: None for all that have the component.
         positions: With ``by="position"`` (or heads and positions) the positions to try one at a
             time; otherwise the positions that every cell patches together. None for all.
-        dictionary, features: With ``by="feature"``: whose features, and which; None for all.
+        dictionary, features: With ``by="feature"``: whose features, and which; None for all. The
+            component of a dictionary that is attached to the model needs no `dictionary`.
 
     Raises:
         InputError: for an unknown `by`, a component without heads or neurons, or of no layer, no
@@ -212,11 +230,19 @@ def make_grid(
     if isinstance(component, str) and (place := node(component)) is not None:
         component, layers = _only(model, component, *place, layers)
     name = block_component(component)
-    if (by == "feature") != (dictionary is not None):
-        raise InputError('by="feature" and a dictionary belong together.')
-    if features is not None and dictionary is None:
+    if features is not None and by != "feature":
         raise InputError('features are those of a dictionary: give it, with by="feature".')
     wanted = layers_with(model, name, layers)
+    attached = all(_is_attached(model, name, layer) for layer in wanted)
+    if by == "feature" and (dictionary is not None) == attached:
+        raise InputError(
+            f"{name!r} are features already: leave the dictionary out."
+            if attached
+            else 'by="feature" and a dictionary belong together: give it, or attach it with '
+            'model.attach(dictionary) and write component="features".'
+        )
+    if by != "feature" and dictionary is not None:
+        raise InputError('by="feature" and a dictionary belong together.')
     head_axis, position_axis = axes(name)
     apart_by = {"neuron": -1, "feature": -1}.get(by, head_axis if by.startswith("head") else None)
     values = _activations(model, batch, name, wanted)
@@ -238,9 +264,8 @@ def make_grid(
             apart = [{"head": h} for h in range(shape[head_axis or 0])]
         elif by == "neuron":
             apart = [{"unit": u} for u in range(shape[-1])]
-        elif dictionary is not None:
-            chosen = _features(dictionary, name, shape[-1], features)
-            apart = [{"unit": u} for u in chosen]
+        elif by == "feature":
+            apart = [{"unit": u} for u in _features(dictionary, name, shape[-1], features)]
         cells = [
             tuple(Patch(name, layer, position=p, **place) for p in together)
             for layer in wanted

@@ -74,10 +74,11 @@ def selection(patches: Sequence[tuple[int, Patch]], shape: tuple[int, ...]) -> m
     import numpy as np
 
     head_axis, position_axis = axes(patches[0][1].component)
-    wanted = {
-        position_axis: [p.position for _, p in patches],
-        len(shape) - 1: [p.unit for _, p in patches],
-    }
+    wanted = {position_axis: [p.position for _, p in patches]}
+    if any(p.unit is not None for _, p in patches):
+        if len(shape) - 1 == position_axis:
+            raise InputError(f"{patches[0][1].component!r} has no units to choose from: {shape}.")
+        wanted[len(shape) - 1] = [p.unit for _, p in patches]
     if head_axis is not None:
         wanted[head_axis] = [p.head for _, p in patches]
     elif any(p.head is not None for _, p in patches):

@@ -15,9 +15,10 @@ import mlx.core as mx
 
 from mlxray.arrays import evaluate, number
 from mlxray.errors import PointAbsent
+from mlxray.points.derived import DerivedSite
 from mlxray.points.layout import Layout
 from mlxray.points.sites import first_argument, set_first_argument
-from mlxray.points.vocabulary import ATTENTION_POINTS, POINTS
+from mlxray.points.vocabulary import ATTENTION_POINTS, POINTS, parse
 from mlxray.run.run import Run
 from mlxray.run.tail import execute_at
 from mlxray.seams.edits import Call
@@ -134,6 +135,14 @@ def adds_itself(layout: Layout, patch: Patch) -> float:
     if patch.component == "mlp_out" and not roles.post_mlp_norm:
         return layout.factor(layer, roles.mlp_scale)
     return float(patch.component == "mlp_add")
+
+
+def writes_later(layout: Layout, patch: Patch) -> bool:
+    """Whether a patch changes later layers by itself: features of some transcoders do."""
+    site = layout.site(patch.address)
+    if not isinstance(site, DerivedSite):
+        return False
+    return any(parse(each.key).layer != layout.index(patch.layer) for each in site.write_at)
 
 
 def append_rows(joining: mx.array, *, present: int, size: int) -> Callable[[Call], None]:

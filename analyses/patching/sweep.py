@@ -15,7 +15,6 @@ that it meets. A plan takes longer than several blocks of a large model, and onl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -34,6 +33,7 @@ from mlxray.tokens import Batch
 
 from .dense import unpack, unpacked_bytes
 from .patches import Cell, Dictionary, Patch, Values, patch_edit
+from .plan import Plan
 from .reuse import (
     BEFORE_MLP,
     Prefixes,
@@ -43,6 +43,7 @@ from .reuse import (
     reusable,
     trim_last_mlp,
     trimmable,
+    writes_later,
 )
 
 #: Memory that a pass may take where the caller sets no budget.
@@ -61,28 +62,6 @@ FEW = 8
 def shapes_cost() -> bool:
     """Whether each new shape of an array costs the device time."""
     return bool(mx.cuda.is_available() and mx.default_device() == mx.gpu)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep takes.
-
-    Attributes:
-        cells: Patched runs.
-        passes: Forward passes that run them.
-        peak_bytes: Estimated activations of the largest pass.
-        layer_passes: Blocks computed, one row each; one full pass per cell would take
-            ``cells × layers``.
-    """
-
-    cells: int
-    passes: int
-    peak_bytes: int
-    layer_passes: int
-
-    def __str__(self) -> str:
-        size = self.peak_bytes / 2**20
-        return f"{self.cells} patched runs in {self.passes} passes, about {size:.0f} MiB at most"
 
 
 class Sweep:
@@ -170,11 +149,13 @@ class Sweep:
         """Which cells share a pass: (positions reused, indices into `cells` by joining layer)."""
         if not all(cells):
             raise InputError("a cell needs at least one patch.")
-        groups: dict[int, list[int]] = {}
+        groups: dict[tuple[int, int], list[int]] = {}
         for index, cell in enumerate(cells):
-            groups.setdefault(self._prefix(cell), []).append(index)
+            # A change that is written into later layers goes with the rows that it was made of.
+            alone = self._joins(cell)[0] if any(writes_later(self.layout, p) for p in cell) else -1
+            groups.setdefault((self._prefix(cell), alone), []).append(index)
         found = []
-        for prefix, indices in sorted(groups.items()):
+        for (prefix, _), indices in sorted(groups.items()):
             order = sorted(indices, key=lambda i: self._joins(cells[i]))
             # In equal parts: a last pass of a few rows costs nearly as much as a full one.
             rows = -(-len(order) // -(-len(order) // self.rows_per_pass(prefix)))
@@ -373,8 +354,10 @@ class Sweep:
         run.plan_edits(self._edits(patches, values, prefix))
         positions = [p - prefix for p in self.positions]
         layers = self.layout.n_layers
-        in_last_block = {patch.component for _, patch in patches if patch.layer == layers - 1}
-        if in_last_block <= set(BEFORE_MLP) and first < layers and trimmable(self.layout):
+        reaching = {
+            p.component for _, p in patches if p.layer == layers - 1 or writes_later(self.layout, p)
+        }
+        if reaching <= set(BEFORE_MLP) and first < layers and trimmable(self.layout):
             trim_last_mlp(run, positions)
         return execute_at(run, self.ids[:, prefix:], positions, self._caches(prefix))
 

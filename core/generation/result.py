@@ -10,6 +10,8 @@ import mlx.core as mx
 
 from ..display import counted
 from ..errors import AddressError, nearest
+from ..points.attached import same_value
+from ..points.vocabulary import AddressLike
 from ..results.base import AnalysisResult
 from ..seams.edits import EditReport
 
@@ -50,7 +52,7 @@ class GenerationResult(AnalysisResult):
     activations: dict[str, list[Any]] = field(default_factory=dict)
     edits: list[EditReport] = field(default_factory=list)
 
-    def activation(self, address: str | tuple[str, int], step: int) -> Any:
+    def activation(self, address: AddressLike, step: int) -> Any:
         """What was watched at `address` in one step; negative steps count from the end.
 
         Raises:
@@ -58,7 +60,10 @@ class GenerationResult(AnalysisResult):
         """
         key = address if isinstance(address, str) else f"layers.{address[1]}.{address[0]}"
         if key not in self.activations:
-            raise AddressError(f"{key!r} was not watched. {nearest(key, self.activations)}")
+            kept = same_value(address, self.activations)
+            if kept is None:
+                raise AddressError(f"{key!r} was not watched. {nearest(key, self.activations)}")
+            key = kept
         count = len(self.tokens)
         if not -count <= step < count:
             raise AddressError(f"there is no step {step}: the generation has {count}.")

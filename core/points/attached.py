@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import AddressError, InputError
 from .derived import DerivedPoint
-from .vocabulary import Address, parse
+from .vocabulary import ALIASES, Address, AddressLike, parse
 
 #: The name of what is attached if none is chosen.
 FEATURES = "features"
@@ -110,6 +110,8 @@ class Attachments:
         return None if found is None else (found, _unit(found, unit))
 
     def _meant(self, layer: int | None, stem: str, *, single: bool = False) -> Attachment | None:
+        base, dot, last = stem.rpartition(".")
+        stem = ALIASES.get(base, base) + dot + last
         here = [(parse(each.address), each) for each in self._all.values()]
         here = [(own, each) for own, each in here if own.layer == layer]
         exact = [each for own, each in here if own.name == stem]
@@ -125,6 +127,24 @@ class Attachments:
             several = ", ".join(repr(each.address) for each in one)
             raise AddressError(f"{stem!r} of layer {layer} may mean {several}: write one of these.")
         return one[0] if one else None
+
+
+def same_value(address: AddressLike, kept: Iterable[str]) -> str | None:
+    """Which of the addresses that a run kept is meant by a short form, whatever is attached now.
+
+    >>> same_value(("feature", 3, 42), ["layers.3.resid_post", "layers.3.resid_post.features.42"])
+    'layers.3.resid_post.features.42'
+    """
+    wanted = parse(address)
+    unit = FEATURES.removesuffix("s") + "."
+    name = wanted.name
+    name = f"{FEATURES}.{name.removeprefix(unit)}" if name.startswith(unit) else name
+    found = [
+        key
+        for key in kept
+        if (own := parse(key)).layer == wanted.layer and f".{own.name}".endswith(f".{name}")
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _with(name: str, last: str, other: str) -> str:

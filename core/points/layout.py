@@ -236,7 +236,10 @@ class Layout(Roles):
         return path
 
     def _unknown(self, address: AddressLike, parsed: Address) -> AddressError:
-        shown = address if isinstance(address, str) else f"{address[0]} of layer {address[1]}"
+        shown = address
+        if not isinstance(address, str):
+            which = " ".join(map(str, (address[0], *address[2:])))
+            shown = f"{which} of layer {address[1]}"
         if (error := self._unattached(shown, parsed)) is not None:
             return error
         if parsed.layer is not None:

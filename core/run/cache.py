@@ -7,6 +7,7 @@ from typing import Any
 
 from ..arrays import held
 from ..errors import AddressError, nearest
+from ..points.attached import same_value
 from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
 
@@ -32,7 +33,16 @@ class ActivationCache(Mapping[str, Any]):
     def _key(self, address: AddressLike) -> str:
         if isinstance(address, str) and address in self.activations:
             return address
-        return self._layout.site(address).key
+        try:
+            key = self._layout.site(address).key
+        except AddressError:
+            # What was attached when the run was made may be detached by now.
+            if (kept := same_value(address, self.activations)) is None:
+                raise
+            return kept
+        if key in self.activations or self._calls(key):
+            return key
+        return same_value(address, self.activations) or key
 
     def __getitem__(self, address: AddressLike) -> Any:
         """The activation at `address`; a tuple where a module was called several times.

@@ -15,6 +15,7 @@ from ..checks.annotations import shown
 from ..checks.arguments import whole_number
 from ..checks.indices import is_mask
 from ..errors import EditError, InputError, TraceError
+from ..points.vocabulary import parse
 from .indexing import own_index
 from .trace import Trace, current_trace, in_code, open_trace, resolved_in_block
 from .wrapped import WrappedModel
@@ -184,13 +185,25 @@ class ModuleProxy:
         """The module's first argument in the open trace; assign to edit it."""
         return self._proxy("input")
 
+    def _attached(self, name: str) -> OutputProxy | None:
+        """What is attached to the model at this module under a name: ``model.layers[3].features``.
+
+        Raises:
+            AddressError: if that may be several.
+        """
+        resolved = self._model.resolved
+        address = f"{resolved.short(self._path)}.{name}"
+        found = resolved.attached.find(parse(address))
+        return None if found is None else OutputProxy(self._model, found[0].address, address)
+
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in ("output", "input"):
+        attached = None if name in ("output", "input") else self._attached(name)
+        if attached is None and name not in ("output", "input"):
             raise TraceError(
                 f"cannot assign {name!r} of a module in a trace; assign .output or .input, "
                 "or change the module itself: model.layers[…].module."
             )
-        proxy = self._proxy(name)
+        proxy = attached or self._proxy(name)
         change = value.value if isinstance(value, OutputProxy) else value
         proxy._current().edit(proxy._address, change)
 
@@ -200,6 +213,8 @@ class ModuleProxy:
         path = f"{self._path}.{name}"
         if path in self._model.resolved.modules:
             return ModuleProxy(self._model, path)
+        if not hasattr(self.module, name) and (attached := self._attached(name)) is not None:
+            return attached
         value = getattr(self.module, name)
         if isinstance(value, nn.Module) and path in self._model.resolved.modules:
             return ModuleProxy(self._model, path)  # put there since the last look

@@ -54,7 +54,8 @@ class Estimates:
     ) -> None:
         self.model = model
         self.ids = batches[1].ids
-        self.addresses = {p: [f"layers.{each}.{p}" for each in layers[p]] for p in layers}
+        site = model.layout.site
+        self.addresses = {p: [site(f"layers.{n}.{p}").key for n in layers[p]] for p in layers}
         self.positions = read_positions(metric, batches[1], position)
         every = [address for addresses in self.addresses.values() for address in addresses]
         run = Run(model.layout, watch=every)

@@ -16,7 +16,8 @@ from mlxray.run.tail import execute_at
 from mlxray.tokens import Batch
 
 from ...patching.patches import Cell, Patch
-from ...patching.sweep import DEFAULT_BUDGET, Plan, Sweep
+from ...patching.plan import Plan
+from ...patching.sweep import DEFAULT_BUDGET, Sweep
 from .encoding import EncodedPair
 from .pairs import Pair
 from .run_result import FOLLOWED
