@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .causal.circuit import feature_circuit
+from .causal.patching import feature_patching
 from .examples import get_top_texts_for_feature, max_activating_examples
 from .histogram import feature_activation_histogram
 from .logits import feature_logits
@@ -9,7 +11,9 @@ from .text import get_top_features_for_text
 
 __all__ = [
     "feature_activation_histogram",
+    "feature_circuit",
     "feature_logits",
+    "feature_patching",
     "get_top_features_for_text",
     "get_top_texts_for_feature",
     "max_activating_examples",

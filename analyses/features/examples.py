@@ -12,9 +12,9 @@ from mlxray.checks.arguments import count
 
 from ..activations.store import ActivationStore
 from ..prompts import token_texts
-from .active import Active, active_features
 from .examples_result import Example, MaxActivatingResult, TopTextsResult
-from .reader import DictionaryLike, FeatureReader, feature_reader
+from .reading.active import Active, active_features
+from .reading.reader import DictionaryLike, FeatureReader, feature_reader
 from .top import Entry, Largest
 
 #: Tokens on either side in which a text of a store is shown by `get_top_texts_for_feature`.

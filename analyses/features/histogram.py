@@ -11,10 +11,10 @@ import numpy.typing as npt
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.checks.arguments import count
 
-from .active import active_features
 from .examples import described, silent
 from .histogram_result import FeatureHistogram, FeatureHistogramResult
-from .reader import DictionaryLike, feature_reader
+from .reading.active import active_features
+from .reading.reader import DictionaryLike, feature_reader
 
 #: The narrowest bins begin at, and the most that are asked for.
 _NARROWEST, _MOST_BINS = -100, 10_000

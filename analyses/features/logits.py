@@ -17,9 +17,9 @@ from mlxray.points.vocabulary import parse
 from ..activations.store import ActivationStore
 from ..dictionaries.types.cross_layer import CrossLayerTranscoder
 from ..dictionaries.types.dictionary import Dictionary
-from .active import BUDGET, Active, active_features
 from .logits_result import FeatureLogitsResult, TokenLogit
-from .reader import DictionaryLike, FeatureReader, feature_reader, place_label, same_place
+from .reading.active import BUDGET, Active, active_features
+from .reading.reader import DictionaryLike, FeatureReader, feature_reader, place_label, same_place
 from .top import Largest
 
 #: What is added to the residual stream as it is.

@@ -10,8 +10,8 @@ from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.checks.arguments import count
 
 from ..prompts import one_prompt
-from .active import active_features
-from .reader import DictionaryLike, feature_reader
+from .reading.active import active_features
+from .reading.reader import DictionaryLike, feature_reader
 from .text_result import TopFeaturesResult
 
 

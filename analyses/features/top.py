@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .active import Active
+from .reading.active import Active
 
 #: From a batch, the index of a token in it and a feature to what is kept of that place.
 Keep = Callable[[Active, int, int], Any]

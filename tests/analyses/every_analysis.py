@@ -74,7 +74,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "feature_activation_histogram": lambda m: m.feature_activation_histogram(
         identity(m), 0, [FRANCE]
     ),
+    "feature_circuit": lambda m: m.feature_circuit(identity(m), FRANCE, top_k=2),
     "feature_logits": lambda m: m.feature_logits(identity(m), 0),
+    "feature_patching": lambda m: m.feature_patching(identity(m), FRANCE, top_k=2),
     "get_top_features_for_text": lambda m: m.get_top_features_for_text(identity(m), FRANCE),
     "get_top_texts_for_feature": lambda m: m.get_top_texts_for_feature(identity(m), 0, [FRANCE]),
     "head_scores": lambda m: m.head_scores(FRANCE, layers=[1], copying=False),

@@ -13,13 +13,13 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray.analyses.activations import harvest
 from mlxray.analyses.dictionaries import AbsTopK, TopK
-from mlxray.analyses.features import active as active_module
 from mlxray.analyses.features import (
     get_top_features_for_text,
     get_top_texts_for_feature,
     max_activating_examples,
 )
-from mlxray.analyses.features.active import Active
+from mlxray.analyses.features.reading import active as active_module
+from mlxray.analyses.features.reading.active import Active
 from mlxray.analyses.features.top import Largest
 from mlxray.errors import AddressError, InputError
 

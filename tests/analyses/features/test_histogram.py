@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlxray.analyses.features import active as active_module
 from mlxray.analyses.features import feature_activation_histogram
 from mlxray.analyses.features.histogram import _Tally
+from mlxray.analyses.features.reading import active as active_module
 from mlxray.errors import InputError
 
 from .conftest import by_hand

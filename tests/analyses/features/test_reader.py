@@ -16,7 +16,7 @@ from mlxray.analyses.dictionaries import (
     save_dictionary,
 )
 from mlxray.analyses.features import get_top_features_for_text, max_activating_examples
-from mlxray.analyses.features.reader import feature_reader, place_label
+from mlxray.analyses.features.reading.reader import feature_reader, place_label
 from mlxray.errors import AddressError, InputError, LoadError
 
 from .conftest import FEATURES, WIDTH, random_dictionary

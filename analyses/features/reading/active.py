@@ -22,10 +22,10 @@ from mlxray.arrays import evaluate
 from mlxray.errors import InputError
 from mlxray.tokens import Batch
 
-from ..activations.passes import by_token
-from ..activations.store import ActivationStore
-from ..activations.texts import documents
-from ..patience import warn_if_long
+from ...activations.passes import by_token
+from ...activations.store import ActivationStore
+from ...activations.texts import documents
+from ...patience import warn_if_long
 from .reader import FeatureReader
 
 Ints = npt.NDArray[np.int64]

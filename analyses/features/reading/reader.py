@@ -15,10 +15,10 @@ from mlxray.errors import InputError, LoadError
 from mlxray.points.sites import ModuleSite
 from mlxray.points.vocabulary import parse
 
-from ..dictionaries.files import load_dictionary
-from ..dictionaries.placement import AnyDictionary, Placed, place
-from ..dictionaries.types.cross_layer import CrossLayerTranscoder
-from ..dictionaries.types.dictionary import Dictionary
+from ...dictionaries.files import load_dictionary
+from ...dictionaries.placement import AnyDictionary, Placed, place
+from ...dictionaries.types.cross_layer import CrossLayerTranscoder
+from ...dictionaries.types.dictionary import Dictionary
 
 #: A dictionary, or where its files are.
 DictionaryLike = AnyDictionary | str | Path
@@ -129,7 +129,7 @@ def feature_reader(
         LoadError: if it cannot be read from its files.
         AddressError: if the model lacks the point.
     """
-    dictionary = _loaded(sae, layer) if isinstance(sae, (str, Path)) else sae
+    dictionary = loaded(sae, layer)
     if isinstance(dictionary, CrossLayerTranscoder):
         return _of_one_layer(model, dictionary, layer, component)
     if isinstance(dictionary, Dictionary) and dictionary.reads is None:
@@ -146,8 +146,14 @@ def feature_reader(
     return FeatureReader(_canonical(model, placed))
 
 
-def _loaded(source: str | Path, layer: int | None) -> AnyDictionary:
-    """The one dictionary that is there, or of several the one whose path names the layer."""
+def loaded(source: DictionaryLike, layer: int | None) -> AnyDictionary:
+    """A dictionary, from its files if need be: of several the one whose path names the layer.
+
+    Raises:
+        LoadError: if it cannot be read.
+    """
+    if not isinstance(source, (str, Path)):
+        return source
     try:
         return load_dictionary(source)
     except LoadError:
