@@ -174,10 +174,14 @@ def test_a_function_is_a_metric(model, dictionary) -> None:
     assert estimated.certificate is None and estimated[3] != found[3]
 
 
-def test_positions(model, dictionary) -> None:
+def test_positions(model) -> None:
+    dictionary = random_dictionary(**ACTIVE)
     x = model.activations(TEXT, POINT)[POINT]
     values = dictionary.encode(x)
-    feature = int(mx.argmax(values[0, -1]).item())
+    often = mx.sum(values[0] > 0, axis=0) * (values[0, -1] > 0) * (values[0, 2] > 0)
+    feature = int(mx.argmax(often).item())
+    assert often[feature].item() > 3
+    everywhere = feature_patching(model, dictionary, TEXT, feature_ids=[feature], **DIFF)
     for positions in ([-1], [2, -1]):
         kept = mx.zeros((1, len(TEXT), 1))
         kept[:, mx.array([p % len(TEXT) for p in positions])] = 1
@@ -188,6 +192,7 @@ def test_positions(model, dictionary) -> None:
             model, dictionary, TEXT, feature_ids=[feature], positions=positions, **DIFF
         )
         assert found[feature] == pytest.approx(wanted, abs=1e-3)
+        assert abs(found[feature] - everywhere[feature]) > 1e-2
     with pytest.raises(InputError, match="there is no position 50"):
         feature_patching(model, dictionary, TEXT, positions=[50])
 
