@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,8 +94,8 @@ def max_activating_examples(
         for name, number in zip(names.tolist(), times.tolist(), strict=True):
             active[name] += number
     made = {feature: list[Example]() for feature in features}
-    for entry in largest.entries():
-        made[entry.feature].append(_example(model, entry))
+    for example in _examples(model, list(largest.entries())):
+        made[example["feature_id"]].append(example)
     never = [feature for feature in features if not active[feature]]
     return MaxActivatingResult(
         reader.label,
@@ -158,7 +158,7 @@ def get_top_texts_for_feature(
     ):
         largest.add(batch)
     entries = list(largest.entries())
-    examples = [_example(model, entry) for entry in entries]
+    examples = _examples(model, entries)
     return TopTextsResult(
         reader.label,
         features[0],
@@ -194,9 +194,16 @@ def _around(batch: Active, row: int, feature: int, window: int | None) -> Around
     return batch.tokens[first:end].tolist(), values.tolist(), row - first
 
 
-def _example(model: InterpretableModel, entry: Entry) -> Example:
+def _examples(model: InterpretableModel, entries: Sequence[Entry]) -> list[Example]:
+    # Each token of the vocabulary once: there may be many thousand examples.
+    ids = sorted({token for entry in entries for token in entry.kept[0]})
+    names = dict(zip(ids, token_texts(model, ids), strict=True))
+    return [_example(model, entry, names) for entry in entries]
+
+
+def _example(model: InterpretableModel, entry: Entry, names: Mapping[int, str]) -> Example:
     ids, values, at = entry.kept
-    tokens = token_texts(model, ids)
+    tokens = [names[token] for token in ids]
     # The token that the tokenizer puts in front is none of the text.
     own = ids[1:] if ids[0] == model.tokens.bos_id and len(ids) > 1 else ids
     return Example(
