@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .plugins.hookspecs import hookimpl as hookimpl
     from .plugins.hookspecs import hookspec as hookspec
     from .plugins.kinds import Analysis as Analysis
+    from .plugins.kinds import Attachable as Attachable
     from .plugins.kinds import Command as Command
     from .plugins.kinds import DictionaryFormat as DictionaryFormat
     from .plugins.kinds import Explainer as Explainer
@@ -62,6 +63,7 @@ _HOMES = {
     "Adapter": "points.adapter",
     "AdapterFinder": "points.adapter",
     "Analysis": "plugins.kinds",
+    "Attachable": "plugins.kinds",
     "AnalysisResult": "results.base",
     "Command": "plugins.kinds",
     "DictionaryFormat": "plugins.kinds",

@@ -170,6 +170,7 @@ def activation_patching(
         by=by,
         interval=interval,
         pairs=len(pairs),
+        columns=grids[0].columns,
         warnings=warned,
     )
     if plot:

@@ -42,6 +42,8 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
         interval: (2, layers, …): lower and upper end of the 95 % bootstrap interval over
             pairs, each drawn with its own gap; None for one pair.
         pairs: How many pairs of prompts.
+        columns: What the last axis counts, where only some were tried: positions, or numbers of
+            features; None if that is all of them, from 0.
     """
 
     result_type: ClassVar[str] = "patching"
@@ -55,6 +57,7 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
     by: str = "layer"
     interval: mx.array | None = None
     pairs: int = 1
+    columns: list[int] | None = None
 
     @property
     def recovery(self) -> mx.array:
@@ -85,7 +88,10 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
         sizes = self.effect_matrix.shape[1:]
         if not sizes:
             return list(self.layers)
-        return list(itertools.product(self.layers, *map(range, sizes)))
+        axes: list[Any] = [range(size) for size in sizes]
+        if self.columns is not None:
+            axes[-1] = self.columns
+        return list(itertools.product(self.layers, *axes))
 
     def summary(self) -> str:
         """The place that recovers most."""

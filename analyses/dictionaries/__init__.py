@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .files import load_dictionary as load_dictionary
     from .files import save_dictionary as save_dictionary
     from .report_result import DictionaryReport as DictionaryReport
+    from .steering import feature_vector as feature_vector
     from .train import train_dictionaries as train_dictionaries
     from .train import train_dictionary as train_dictionary
     from .training.batches import Batches as Batches
@@ -58,6 +59,7 @@ _HOMES = {
     "TopK": "types.activations",
     "TrainingResult": "training.training_result",
     "TranscoderLayer": "types.cross_layer",
+    "feature_vector": "steering",
     "load_dictionary": "files",
     "save_dictionary": "files",
     "train_dictionaries": "train",

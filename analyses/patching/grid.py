@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.errors import AddressError, InputError
-from mlxray.points.derived import DerivedSite
+from mlxray.points.derived_site import DerivedSite
 from mlxray.points.vocabulary import ALIASES, POINTS, node, parse
 from mlxray.run.run import Run
 from mlxray.tokens import Batch
@@ -31,6 +31,7 @@ class Grid:
             heads and positions.
         shape: Of the grid.
         cells: One or several patches each.
+        columns: What the last axis counts, where only some were asked for.
     """
 
     component: str
@@ -38,6 +39,7 @@ class Grid:
     by: str
     shape: tuple[int, ...]
     cells: list[Cell]
+    columns: list[int] | None = None
 
     @property
     def addresses(self) -> list[str]:
@@ -260,12 +262,14 @@ def make_grid(
     if by in ("layer", "head", "neuron", "feature"):
         together = tried
         apart: list[dict[str, int]] = [{}]
+        columns = None
         if by == "head":
             apart = [{"head": h} for h in range(shape[head_axis or 0])]
         elif by == "neuron":
             apart = [{"unit": u} for u in range(shape[-1])]
         elif by == "feature":
             apart = [{"unit": u} for u in _features(dictionary, name, shape[-1], features)]
+            columns = None if features is None else [each["unit"] for each in apart]
         cells = [
             tuple(Patch(name, layer, position=p, **place) for p in together)
             for layer in wanted
@@ -274,7 +278,7 @@ def make_grid(
         size: tuple[int, ...] = (len(wanted),)
         if by != "layer":
             size = (len(wanted), len(apart))
-        return Grid(name, wanted, by, size, cells)
+        return Grid(name, wanted, by, size, cells, columns)
     each = [p for p in tried if p is not None] or list(range(shape[position_axis]))
     heads = list(range(shape[head_axis or 0])) if by == "head_position" else [None]
     cells = [
@@ -283,4 +287,4 @@ def make_grid(
     size = (len(wanted), len(each))
     if by == "head_position":
         size = (len(wanted), len(heads), len(each))
-    return Grid(name, wanted, by, size, cells)
+    return Grid(name, wanted, by, size, cells, None if positions is None else each)

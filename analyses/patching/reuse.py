@@ -8,14 +8,14 @@ are handed to the model as a cache of mlx-lm's kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import mlx.core as mx
 
 from mlxray.arrays import evaluate, number
 from mlxray.errors import PointAbsent
-from mlxray.points.derived import DerivedSite
+from mlxray.points.derived_site import DerivedSite
 from mlxray.points.layout import Layout
 from mlxray.points.sites import first_argument, set_first_argument
 from mlxray.points.vocabulary import ATTENTION_POINTS, POINTS, parse
@@ -23,7 +23,7 @@ from mlxray.run.run import Run
 from mlxray.run.tail import execute_at
 from mlxray.seams.edits import Call
 
-from .patches import Patch
+from .patches import Cell, Patch
 
 
 class PrefixCache:
@@ -143,6 +143,12 @@ def writes_later(layout: Layout, patch: Patch) -> bool:
     if not isinstance(site, DerivedSite):
         return False
     return any(parse(each.key).layer != layout.index(patch.layer) for each in site.write_at)
+
+
+def derived_width(layout: Layout, cells: Iterable[Cell]) -> int:
+    """Most values that a token has at a derived point that is patched; 0 without one."""
+    sites = [layout.site(address) for address in {p.address for cell in cells for p in cell}]
+    return max((s.point.count for s in sites if isinstance(s, DerivedSite)), default=0)
 
 
 def append_rows(joining: mx.array, *, present: int, size: int) -> Callable[[Call], None]:

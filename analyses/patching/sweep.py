@@ -39,6 +39,7 @@ from .reuse import (
     Prefixes,
     adds_itself,
     append_rows,
+    derived_width,
     resumable,
     reusable,
     trim_last_mlp,
@@ -154,11 +155,12 @@ class Sweep:
             # A change that is written into later layers goes with the rows that it was made of.
             alone = self._joins(cell)[0] if any(writes_later(self.layout, p) for p in cell) else -1
             groups.setdefault((self._prefix(cell), alone), []).append(index)
+        units = derived_width(self.layout, cells)
         found = []
         for (prefix, _), indices in sorted(groups.items()):
             order = sorted(indices, key=lambda i: self._joins(cells[i]))
             # In equal parts: a last pass of a few rows costs nearly as much as a full one.
-            rows = -(-len(order) // -(-len(order) // self.rows_per_pass(prefix)))
+            rows = -(-len(order) // -(-len(order) // self.rows_per_pass(prefix, units)))
             found += [(prefix, order[i : i + rows]) for i in range(0, len(order), rows)]
         return found
 
@@ -171,22 +173,23 @@ class Sweep:
             return 0
         return wanted - wanted % step
 
-    def rows_per_pass(self, prefix: int = 0) -> int:
+    def rows_per_pass(self, prefix: int = 0, units: int = 0) -> int:
         """Rows that fit the budget and still make a pass faster."""
         tokens = self.ids.shape[1] - prefix
-        fit = max(1, (self.budget - self._base_bytes()) // self.row_bytes(prefix))
+        fit = max(1, (self.budget - self._base_bytes()) // self.row_bytes(prefix, units))
         return int(min(fit, max(1, ENOUGH_TOKENS // tokens)))
 
     def _base_bytes(self) -> int:
         """Bytes that stay beside the rows: the base run's keys and values, and a weight."""
         return self.row_bytes() + unpacked_bytes(self.layout)
 
-    def row_bytes(self, prefix: int = 0) -> int:
+    def row_bytes(self, prefix: int = 0, units: int = 0) -> int:
         """Bytes that one row of a pass takes at most, from the widths of the model.
 
         Sixteen arrays of the stream's width, four of the widest projection's, and three of the
         attention scores' live at once, and with a prefix its keys and values for each row;
-        measured peaks stay below. Scores and logits count as float32, which they may become.
+        measured peaks stay below. Scores and logits count as float32, which they may become. Of
+        features that are patched, `units` of a token, six arrays count.
         """
         block = self.layout.modules[self.layout.block(0)]
         sizes = [m.weight.shape[0] for m in block.modules() if "weight" in m]
@@ -198,9 +201,10 @@ class Sweep:
         whole = self.ids.shape[1]
         tokens = whole - prefix
         vocabulary = self.model.tokens.vocabulary or width
+        features = 6 * tokens * units
         hidden = tokens * (16 * width + 4 * max(widest, width)) + 2 * prefix * width
         scores = 3 * self._heads() * tokens * whole
-        return int(size * hidden + 4 * (scores + len(self.positions) * vocabulary))
+        return int(size * hidden + 4 * (scores + features + len(self.positions) * vocabulary))
 
     def _heads(self) -> int:
         try:
@@ -247,7 +251,9 @@ class Sweep:
         """What running these cells will take."""
         passes = self.passes(cells)
         layers = self.layout.n_layers
-        largest = max((len(rows) * self.row_bytes(prefix) for prefix, rows in passes), default=0)
+        units = derived_width(self.layout, cells)
+        sizes = (len(rows) * self.row_bytes(prefix, units) for prefix, rows in passes)
+        largest = max(sizes, default=0)
         return Plan(
             len(cells),
             len(passes),

@@ -78,7 +78,8 @@ def load(path: Path) -> SteeringVector:
         raise LoadError(f"the metadata of {shown!r} are broken: {error}") from error
     for address, array in arrays.items():
         layer = parse(address).layer if address else None
-        if not address or array.dtype != mx.float32 or not 1 <= array.ndim <= 3:
+        least = 0 if address.rpartition(".")[2].isdecimal() else 1  # one number of an activation
+        if not address or array.dtype != mx.float32 or not least <= array.ndim <= 3:
             raise LoadError(f"{shown!r} holds {address!r}, which is no float32 vector.")
         if layer is not None and layer >= facts["n_layers"]:
             raise LoadError(f"{shown!r} has {address!r} for {facts['n_layers']} layers.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from rich.markup import escape
 from ..display import show_lines, show_text
 from ..plugins.kinds import Analysis
 from .docstrings import split_docstring
+from .edits import Attach, load_attached
 from .options import POCKET, Json, ModelName, Rows, Save, from_stdin
 from .parameters import PROMPT, Parameter, parameters_of
 from .show import ROWS, check_drawable, run_analysis, show_result
@@ -18,6 +20,7 @@ from .show import ROWS, check_drawable, run_analysis, show_result
 #: The options of every analysis: annotation and default.
 _COMMON: dict[str, tuple[Any, Any]] = {
     "model": (ModelName, POCKET),
+    "attach": (Attach, None),
     "json": (Json, False),
     "save": (Save, None),
     "rows": (Rows, None),
@@ -36,7 +39,8 @@ def analysis_command(analysis: Analysis[..., Any]) -> Any:
             given[parameter.name] = _one_of(given[parameter.name], given.pop(_PROMPT), parameter)
         values = read_values(analysis.name, parameters, given)
         check_drawable(analysis.result, common["save"])
-        result = run_analysis(analysis, common["model"], **values)
+        make = partial(load_attached, common["model"], common["attach"])
+        result = run_analysis(analysis, make, **values)
         rows = common["rows"]
         show_result(
             result,

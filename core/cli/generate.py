@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ..display import show_text
-from .options import PANEL, POCKET, PROMPT, Json, ModelName, Prompt, Save, load
+from .edits import Attach, Edits, edits, load_attached
+from .options import PANEL, POCKET, PROMPT, Json, ModelName, Prompt, Save
 from .show import show_result
 from .terminal import output, working
 
@@ -55,13 +56,16 @@ def generate(
             "--chat", help="The prompt is what a user says in the model's chat.", metavar=""
         ),
     ] = False,
+    edit: Edits = None,
     model: ModelName = POCKET,
+    attach: Attach = None,
     steps: Steps = False,
     json: Json = False,
     save: Save = None,
 ) -> None:
     """Write on from a prompt, and show how sure the model was."""
-    loaded = load(model)
+    changes = edits(edit)
+    loaded = load_attached(model, attach)
     said = [{"role": "user", "content": prompt}] if chat else prompt
     with working("writing"):
         result = loaded.generate(
@@ -74,6 +78,7 @@ def generate(
             repetition_penalty=repetition_penalty,
             seed=seed,
             stop_strings=stop or (),
+            interventions=changes,
         )
     if json or steps:
         show_result(result, json=json, save=save, drawing={})

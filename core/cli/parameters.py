@@ -14,7 +14,7 @@ from .docstrings import split_docstring
 from .readers import Reader, reader_for, reader_like
 
 #: Options of every command, whose names an analysis' own parameter cannot have.
-TAKEN = ("model", "json", "save", "rows", "debug", "help")
+TAKEN = ("model", "attach", "json", "save", "rows", "debug", "help")
 
 #: Gives the one text of an analysis, whatever its parameter is called.
 PROMPT = "--prompt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from .terminal import errors, output, print_json, working
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..model import InterpretableModel
     from ..plugins.kinds import Analysis, Visualizer
     from ..plugins.result import Result
     from ..results.base import AnalysisResult
@@ -54,12 +55,18 @@ def check_drawable(result: type[Result], save: Path | None) -> None:
     raise PluginError(f"nothing draws {result.__name__} as {ending}. Save it as .md or .json.")
 
 
-def run_analysis(analysis: Analysis[..., Any], model: str, /, *words: Any, **values: Any) -> Any:
-    """Load the model of that name and run the analysis on it, stdout being kept for results."""
+def run_analysis(
+    analysis: Analysis[..., Any],
+    model: str | Callable[[], InterpretableModel],
+    /,
+    *words: Any,
+    **values: Any,
+) -> Any:
+    """Run the analysis on the model of that name, or that is made; stdout is kept for results."""
     from ..pocket.light import alone
 
     with alone():
-        loaded = load(model)
+        loaded = load(model) if isinstance(model, str) else model()
     with working():
         return analysis(loaded, *words, **values)
 

@@ -3,6 +3,7 @@
 from .hookspecs import hookimpl, hookspec
 from .kinds import (
     Analysis,
+    Attachable,
     Command,
     DictionaryFormat,
     Explainer,
@@ -15,6 +16,7 @@ from .kinds import (
 
 __all__ = [
     "Analysis",
+    "Attachable",
     "Command",
     "DictionaryFormat",
     "Explainer",

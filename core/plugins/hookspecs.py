@@ -18,7 +18,15 @@ import pluggy
 
 if TYPE_CHECKING:
     from ..points.adapter import Adapter, AdapterFinder
-    from .kinds import Analysis, Command, DictionaryFormat, Explainer, Metric, Visualizer
+    from .kinds import (
+        Analysis,
+        Attachable,
+        Command,
+        DictionaryFormat,
+        Explainer,
+        Metric,
+        Visualizer,
+    )
     from .result import Result
 
 hookspec = pluggy.HookspecMarker("mlxray")
@@ -103,6 +111,18 @@ def mlxray_dictionary_formats() -> list[DictionaryFormat]:  # type: ignore[empty
         @hookimpl
         def mlxray_dictionary_formats():
             return [DictionaryFormat("mine", recognises=is_mine, load=load_mine)]
+    """
+
+
+@hookspec
+def mlxray_attachables() -> list[Attachable]:  # type: ignore[empty-body]
+    """What ``model.attach("path")`` and ``--attach`` read, to give points of their own to a model.
+
+    Example::
+
+        @hookimpl
+        def mlxray_attachables():
+            return [Attachable("subspace", recognises=is_mine, load=load_mine)]
     """
 
 

@@ -259,3 +259,19 @@ class DictionaryFormat:
     load: Callable[[Path], Any]
     files: tuple[str, ...] = ()
     save: Callable[[Any, Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class Attachable:
+    """What can be attached to a model by the name of a file: ``model.attach("folder")``.
+
+    Attributes:
+        name: What it is, such as ``"dictionary"``.
+        recognises: Whether a path, or a hub id, may be one; asked where several are registered.
+        load: A path or hub id → an object with ``derived_points()``; raises LoadError where it
+            cannot be read.
+    """
+
+    name: str
+    recognises: Callable[[str], bool]
+    load: Callable[[str], Any]

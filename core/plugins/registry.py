@@ -21,7 +21,7 @@ from ..errors import MlxrayError, PluginError, nearest
 from ..points.adapter import Adapter, AdapterFinder
 from . import hookspecs
 from .installed import Source, canonical, installed, source_of
-from .kinds import Analysis, Command, DictionaryFormat, Explainer, Metric, Visualizer
+from .kinds import Analysis, Attachable, Command, DictionaryFormat, Explainer, Metric, Visualizer
 from .names import unusable
 
 #: kind → (hook, types of its items)
@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[str, tuple[type[Any], ...]]] = {
     "command": ("mlxray_commands", (Command,)),
     "explainer": ("mlxray_explainers", (Explainer,)),
     "dictionary_format": ("mlxray_dictionary_formats", (DictionaryFormat,)),
+    "attachable": ("mlxray_attachables", (Attachable,)),
 }
 
 

@@ -110,28 +110,23 @@ class Attachments:
         return None if found is None else (found, _unit(found, unit))
 
     def _meant(self, layer: int | None, stem: str, *, single: bool = False) -> Attachment | None:
-        stem = _aliased(stem)
-        places = [(parse(each.address), each) for each in self._all.values()]
-        here = [(_aliased(own.name), each) for own, each in places if own.layer == layer]
-        exact = [each for own, each in here if own == stem]
+        base, dot, last = stem.rpartition(".")
+        stem = ALIASES.get(base, base) + dot + last
+        here = [(parse(each.address), each) for each in self._all.values()]
+        here = [(own, each) for own, each in here if own.layer == layer]
+        exact = [each for own, each in here if own.name == stem]
         if exact:
             return exact[0]
         one = [
             each
             for own, each in here
             if stem == each.name
-            or (single and stem in (each.point.unit, _with(own, each.name, each.point.unit)))
+            or (single and stem in (each.point.unit, _with(own.name, each.name, each.point.unit)))
         ]
         if len(one) > 1:
             several = ", ".join(repr(each.address) for each in one)
             raise AddressError(f"{stem!r} of layer {layer} may mean {several}: write one of these.")
         return one[0] if one else None
-
-
-def _aliased(name: str) -> str:
-    """A name under which the same place is found, whichever of its names was written."""
-    base, dot, last = name.rpartition(".")
-    return ALIASES.get(base, base) + dot + last
 
 
 def same_value(address: AddressLike, kept: Iterable[str]) -> str | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mlx.nn as nn
 
 from ..errors import AddressError, PointAbsent, nearest
 from .adapter import Adapter
 from .attached import FEATURES, Attachment, Attachments
-from .derived import DerivedSite
+from .derived_site import DerivedSite
 from .head_site import HeadSite
 from .places import place
 from .roles import Roles
@@ -236,10 +236,7 @@ class Layout(Roles):
         return path
 
     def _unknown(self, address: AddressLike, parsed: Address) -> AddressError:
-        shown = address
-        if not isinstance(address, str):
-            which = " ".join(map(str, (address[0], *address[2:])))
-            shown = f"{which} of layer {address[1]}"
+        shown = address if isinstance(address, str) else _said(address)
         if (error := self._unattached(shown, parsed)) is not None:
             return error
         if parsed.layer is not None:
@@ -288,3 +285,8 @@ class Layout(Roles):
             else:
                 rows.append(PointStatus(name, layer, True, where(site)))
         return rows
+
+
+def _said(address: tuple[Any, ...]) -> str:
+    name, layer, *unit = address
+    return f"{' '.join(map(str, [name, *unit]))} of layer {layer}"

@@ -164,9 +164,14 @@ class ModuleSite:
         if self.whole:
             return edit.apply(value, call)
         if self.factor != 1:
-            scaled = _first_array(value) * self.factor
+            own = _first_array(value)
+            scaled = own * self.factor
             new = edit.apply(scaled, call)
-            return value if new is scaled else _with_first_array(value, new / self.factor)
+            if new is scaled:
+                return value
+            # Numbers that the edit left alone stay as they are to the bit, and pass gradients on.
+            same = own + (new - scaled) / self.factor
+            return _with_first_array(value, mx.where(new == scaled, same, new / self.factor))
         return _with_first_array(value, edit.apply(_first_array(value), call))
 
     def plan_edit(self, run: Plan, edit: Edit) -> None:

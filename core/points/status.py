@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .derived import DerivedSite
+from .derived_site import DerivedSite
 from .experts import ExpertsSite
 from .head_site import HeadSite
 from .sites import AttentionSite, HeadOutSite, ModuleSite, ResidMidSite, Site

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +12,12 @@ import mlx.core as mx
 from ..arrays import arrays_of, evaluate
 from ..checks.arguments import checked
 from ..errors import EditError, InputError, MlxrayError, nearest
+from ..plugins.registry import registry
 from ..points.attached import FEATURES, Attachment, checked_name
-from ..points.derived import DerivedPoint, DerivedSite, held_as_it_is
+from ..points.derived import DerivedPoint
+from ..points.derived_site import DerivedSite
 from ..points.layout import Layout
+from ..points.together import held_as_it_is
 from ..seams.edits import Edit
 from .run import Run
 from .wrapped import WrappedModel
@@ -32,6 +36,7 @@ def attach(model: WrappedModel, source: Any, *, name: str = FEATURES) -> list[st
     Args:
         model: The model.
         source: What has a method ``derived_points()``: a dictionary, a transcoder, a crosscoder.
+            Or a folder, file or hub id to read one from.
         name: The last part of the address; two dictionaries at one point need two names.
 
     Returns:
@@ -42,6 +47,7 @@ def attach(model: WrappedModel, source: Any, *, name: str = FEATURES) -> list[st
             activations there, or something else has that address.
         AddressError: if the model does not have a point that it reads or writes.
         EditError: if it writes what the model computes before all that it reads.
+        LoadError: if a file cannot be read.
 
     Example::
 
@@ -103,6 +109,8 @@ def _is(each: Attachment, source: Any) -> bool:
 def _attach(model: WrappedModel, source: Any, name: str, *, lasting: bool) -> list[str]:
     layout = model.layout
     name = checked_name(name)
+    if isinstance(source, (str, os.PathLike)):
+        source = _loaded(os.fspath(source))
     made = [_attachment(layout, point, source, name) for point in _points(source)]
     evaluate(arrays_of(source))  # it may be used in another thread
     for each in made:
@@ -111,6 +119,19 @@ def _attach(model: WrappedModel, source: Any, name: str, *, lasting: bool) -> li
     layout.attached.add(made, lasting=lasting)
     layout.forget_addresses()
     return [each.address for each in made]
+
+
+def _loaded(source: str) -> Any:
+    known = registry.all("attachable")
+    fitting = known if len(known) == 1 else [each for each in known if each.recognises(source)]
+    if len(fitting) != 1:
+        names = ", ".join(repr(each.name) for each in fitting or known)
+        raise InputError(
+            f"{source!r} may be any of {names}: load it first, and attach that."
+            if fitting
+            else f"{source!r} is nothing that can be attached. Known: {names or 'nothing'}."
+        )
+    return fitting[0].load(source)
 
 
 def _points(source: Any) -> Sequence[DerivedPoint]:
@@ -185,6 +206,6 @@ def _array(run: Run, address: str) -> mx.array:
     if not isinstance(value, mx.array):
         raise InputError(
             f"{address!r} is {type(value).__name__}, not one array: attach at a point, such as "
-            "'layers.N.resid_post'."
+            f"'layers.N.resid_post', or at one call of the module, {address + '#0'!r}."
         )
     return value

@@ -24,7 +24,9 @@ from mlxray.errors import (
     EditError,
     InputError,
 )
+from mlxray.points.attached import Attachment
 from mlxray.points.derived import Change
+from mlxray.testing.zoo import small_model
 
 IDS = [[3, 5, 7, 2]]
 AT = "layers.1.resid_post"
@@ -320,7 +322,7 @@ def test_a_run_frees_what_it_held(model: InterpretableModel) -> None:
         gone = weakref.ref(run)
         del run
         assert gone() is None
-        assert not [o for o in gc.get_objects() if type(o).__name__ == "_Together"]
+        assert not [o for o in gc.get_objects() if type(o).__name__ == "Together"]
     finally:
         gc.enable()
 
@@ -335,6 +337,32 @@ def test_modules_that_are_replaced_are_found_anew(
     cache = model.activations(IDS, [AT, at])
     assert not mx.allclose(cache[at], before)
     assert mx.array_equal(cache[at], cache[AT] @ space.directions)
+
+
+def test_a_module_that_is_called_twice_is_changed_twice() -> None:
+    """Attaching there is refused, since no one value can be read; edits reach every call."""
+    model = InterpretableModel(small_model("iquestloopcoder"))
+    base = "layers.0.mlp"
+    space = subspace(32, reads=(base,), writes=(base,))
+    with pytest.raises(InputError, match=r"attach at a point, .* 'layers\.0\.mlp#0'"):
+        model.attach(space)
+    model.layout.attached.add([Attachment(f"{base}.plane", "plane", space, space)], lasting=True)
+
+    def by_hand(x: mx.array) -> mx.array:
+        return x + (2 * (x @ space.directions) + 1) @ space.directions.T
+
+    edits = {f"{base}.plane": lambda v: 3 * v + 1}
+    expected = model.run_with_hooks(IDS, {base: by_hand})
+    assert mx.allclose(model.run_with_hooks(IDS, edits), expected, atol=1e-4)
+    kept, _ = model.run_with_cache(IDS, interventions=edits)
+    assert mx.allclose(kept, expected, atol=1e-4)
+    call = subspace(32, reads=(f"{base}#1",), writes=(f"{base}#1",))
+    (at,) = model.attach(call, name="second")
+    got = model.run_with_hooks(IDS, {at: lambda v: 3 * v + 1})
+    hand = model.run_with_hooks(
+        IDS, {f"{base}#1": lambda x: x + (2 * (x @ call.directions) + 1) @ call.directions.T}
+    )
+    assert mx.allclose(got, hand, atol=1e-4)
 
 
 def test_in_a_trace(model: InterpretableModel) -> None:

@@ -18,7 +18,7 @@ from mlxray.analyses.metrics import get_metric
 from mlxray.analyses.metrics.lookup import metric_names
 from mlxray.cli.show import show_result
 from mlxray.errors import AdapterError, PluginError
-from mlxray.plugins.registry import PluginWarning, Registry
+from mlxray.plugins.registry import KINDS, PluginWarning, Registry
 
 from .test_registries import ANALYSIS, Site, load, plugin_of, row_of
 
@@ -48,6 +48,7 @@ ITEMS: dict[str, tuple[str, str]] = {
     "analysis name": ("mlxray_analyses", "Analysis(len, 5, TableResult)"),
     "analysis result": ("mlxray_analyses", "Analysis(len, 'a', 'TableResult')"),
     "explainer": ("mlxray_explainers", "Explainer(5, len)"),
+    "attachable": ("mlxray_attachables", "Attachable(5, len, len)"),
     "format": ("mlxray_dictionary_formats", "DictionaryFormat(5, len, len)"),
 }
 
@@ -66,7 +67,7 @@ def test_an_item_that_nobody_could_use_is_refused(site: Site, item: str) -> None
     assert isinstance(row.name, str) and row.status.startswith("refused: ")
     assert "a-broken" in warned[0] and row.status in warned[0]
     assert row_of(found, "b-good").status == "ok"
-    for kind in ("metric", "adapter", "visualizer", "analysis", "explainer", "dictionary_format"):
+    for kind in KINDS:
         assert found.names(kind) == sorted(found.names(kind))
 
 

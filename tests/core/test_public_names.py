@@ -18,6 +18,7 @@ PUBLIC = {
     "AdapterFinder",
     "Analysis",
     "AnalysisResult",
+    "Attachable",
     "DictionaryFormat",
     "Explainer",
     "FusedAttention",

@@ -180,3 +180,11 @@ def test_recovery_is_counted_between_the_two_runs():
 def test_the_axis_is_named_after_what_was_patched_one_at_a_time():
     result = PatchingResult(mx.ones((2, 3)), [0, 1], "mlp", "l2", by="position")
     assert result.plot(backend="matplotlib").axes[0].get_xlabel() == "position"
+
+
+def test_columns_are_the_positions_that_were_tried():
+    result = PatchingResult(mx.ones((2, 3)), [0, 1], "mlp", "l2", by="position", columns=[4, 5, 9])
+    labels = result.plot(backend="matplotlib").axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["4", "5", "9"]
+    assert result.top_components(1)[0][0] == (0, 4)
+    assert "position 4" in result.summary()

@@ -63,6 +63,7 @@ def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Mat
         limit=largest(effects),
         signed=True,
         cmap=cmap,
+        columns=None if result.columns is None else list(map(str, result.columns)),
     )
 
 

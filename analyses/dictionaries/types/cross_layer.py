@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
 from mlxray.errors import InputError
-from mlxray.points.derived import DerivedPoint
 
 from .activations import JumpReLU, ReLU
 from .shapes import check_floats, check_shape, check_width
+
+if TYPE_CHECKING:
+    from .features import LayerFeatures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -155,7 +157,7 @@ class CrossLayerTranscoder:
                 f"{what}: got {len(given)}, but the transcoder has {self.n_layers} layers."
             )
 
-    def derived_points(self) -> tuple[DerivedPoint, ...]:
+    def derived_points(self) -> tuple[LayerFeatures, ...]:
         """Its features as points of a model, for ``model.attach(dictionary)``.
 
         Raises:

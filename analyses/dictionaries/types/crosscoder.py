@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
 from mlxray.errors import InputError
-from mlxray.points.derived import DerivedPoint
 
 from .activations import Activation
 from .shapes import check_floats, check_shape, check_width
+
+if TYPE_CHECKING:
+    from .features import CrosscoderFeatures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -111,7 +113,7 @@ class Crosscoder:
         """Reconstruct all points: n inputs (…, d) → n times (…, d)."""
         return self.decode(self.encode(inputs))
 
-    def derived_points(self) -> tuple[DerivedPoint, ...]:
+    def derived_points(self) -> tuple[CrosscoderFeatures, ...]:
         """Its features as points of a model, for ``model.attach(dictionary)``.
 
         Raises:

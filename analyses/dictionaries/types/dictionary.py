@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
 from mlxray.errors import InputError
-from mlxray.points.derived import DerivedPoint
 
 from .activations import Activation, SparseActivation
 from .normalization import NoNormalization, Normalization
 from .shapes import check_floats, check_shape, check_width
 from .sparse import gather_decode
+
+if TYPE_CHECKING:
+    from .features import DictionaryFeatures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -173,7 +175,7 @@ class Dictionary:
         """
         return self.decode(self.encode(x), x)
 
-    def derived_points(self) -> tuple[DerivedPoint, ...]:
+    def derived_points(self) -> tuple[DictionaryFeatures, ...]:
         """Its features as points of a model, for ``model.attach(dictionary)``.
 
         Raises:

@@ -67,6 +67,15 @@ class DictionaryFeatures:
         x = as_rows(change.inputs[0]).astype(dictionary.encoder.dtype)
         return added(activation, dictionary.normalization.denormalize_change(decoded, x))
 
+    def rows(self, unit: int) -> tuple[mx.array, ...]:
+        """What a feature of strength 1 writes, (d_out,), at each address.
+
+        Where the normalisation scales each token by itself, its direction: the row of the decoder.
+        """
+        row = self.dictionary.decoder[unit]
+        normalization = self.dictionary.normalization
+        return (row if normalization.per_token else normalization.denormalize_change(row),)
+
 
 @dataclass(frozen=True, eq=False)
 class LayerFeatures:
@@ -110,6 +119,10 @@ class LayerFeatures:
         decoder = self.dictionary.layers[self.layer].decoder[:, number]
         return added(activation, decoded_change(change, decoder))
 
+    def rows(self, unit: int) -> tuple[mx.array, ...]:
+        """What a feature of strength 1 writes, (d,), at each address."""
+        return tuple(self.dictionary.layers[self.layer].decoder[unit])
+
 
 @dataclass(frozen=True, eq=False)
 class CrosscoderFeatures:
@@ -124,8 +137,8 @@ class CrosscoderFeatures:
     unit: ClassVar[str] = "feature"
     fixed: ClassVar[str | None] = (
         "a crosscoder's features are known when the last of its points is computed, and they write "
-        "into earlier ones, which the model has used by then. They can be watched; to steer with "
-        "one, add its rows of the decoder to the points"
+        "into earlier ones, which the model has used by then. To steer with one, "
+        "feature_vector(…) adds what it writes"
     )
 
     def __post_init__(self) -> None:
@@ -153,6 +166,10 @@ class CrosscoderFeatures:
     def write(self, number: int, activation: mx.array, change: Change) -> mx.array:
         """Nothing writes them."""
         raise InputError(f"{self.dictionary!r} cannot be edited: {self.fixed}.")
+
+    def rows(self, unit: int) -> tuple[mx.array, ...]:
+        """What a feature of strength 1 writes, (d,), at each address."""
+        return tuple(self.dictionary.decoder[unit])
 
 
 def as_rows(x: mx.array) -> mx.array:

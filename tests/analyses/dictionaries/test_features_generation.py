@@ -134,6 +134,18 @@ def test_where_a_feature_is_edited(
     assert reached == steps
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_features_are_watched_at_each_step(model: Any, use_cache: bool) -> None:
+    made = dictionary()
+    model.attach(made)
+    watched = [("features", LAYER), ("feature", LAYER, 5), AT]
+    found = model.generate(PROMPT, 4, watch=watched, use_cache=use_cache)
+    for step in range(4):
+        features = found.activation(("features", LAYER), step)
+        assert mx.allclose(features, made.encode(found.activation(AT, step)), atol=1e-4)
+        assert mx.array_equal(found.activation(("feature", LAYER, 5), step), features[..., 5])
+
+
 def test_a_dead_feature_changes_nothing_and_says_so(model: Any) -> None:
     model.attach(dictionary(encoder_bias=mx.where(mx.arange(F) == 5, -1e6, 0.0)))
     plain = model.generate(PROMPT, 5)

@@ -17,6 +17,8 @@ from mlxray.analyses.dictionaries import (
     JumpReLU,
     TranscoderLayer,
 )
+from mlxray.analyses.patching.patches import Patch
+from mlxray.analyses.patching.sweep import Sweep
 from mlxray.errors import AddressError, InputError
 
 D, F = 32, 20
@@ -90,6 +92,8 @@ def test_by_feature_and_by_position(model: Any, exact: str, component: str) -> N
         model, CLEAN, CORRUPTED, component, by="feature", features=chosen, exact=exact
     )
     assert result.layers == [0, 2]
+    assert result.columns == chosen
+    assert {row[1] for row in result.rows()[1]} == set(chosen)
     by_position = activation_patching(
         model, CLEAN, CORRUPTED, component, by="position", exact=exact
     )
@@ -186,3 +190,15 @@ def test_what_cannot_be_swept(model: Any) -> None:
         activation_patching(model, CLEAN, CORRUPTED, "features", by="layer", features=[2])
     with pytest.raises(InputError, match="belong together: give it, or attach it"):
         activation_patching(model, CLEAN, CORRUPTED, "features.3", by="feature")
+
+
+def test_the_budget_counts_features(model: Any) -> None:
+    model.attach(dictionary(1))
+    batch = model.tokens.batch(CORRUPTED)
+    cells = [(Patch("resid_post.features", 1, unit=unit),) for unit in range(F)]
+    small = Sweep(model, batch, budget=1)
+    row = small.row_bytes(0, F)
+    assert row - small.row_bytes() == 4 * 6 * len(CORRUPTED) * F
+    sweep = Sweep(model, batch, budget=small.row_bytes() + 5 * row)
+    assert [len(rows) for _, rows in sweep.passes(cells)] == [5, 5, 5, 5]
+    assert sweep.plan(cells).peak_bytes <= sweep.budget
