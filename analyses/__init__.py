@@ -21,6 +21,7 @@ _FOLDERS = (
     "datasets",
     "dictionaries",
     "experiments",
+    "features",
     "lenses",
     "metrics",
     "patching",

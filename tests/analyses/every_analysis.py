@@ -88,6 +88,14 @@ CALLS: dict[str, Callable[..., Any]] = {
         **PAIR, metric_kwargs=ANSWERS
     ),
     "evaluate_dictionary": lambda m: m.evaluate_dictionary(identity(m), [FRANCE]),
+    "feature_activation_histogram": lambda m: m.feature_activation_histogram(
+        identity(m), 0, [FRANCE]
+    ),
+    "feature_circuit": lambda m: m.feature_circuit(identity(m), FRANCE, top_k=2),
+    "feature_logits": lambda m: m.feature_logits(identity(m), 0),
+    "feature_patching": lambda m: m.feature_patching(identity(m), FRANCE, top_k=2),
+    "get_top_features_for_text": lambda m: m.get_top_features_for_text(identity(m), FRANCE),
+    "get_top_texts_for_feature": lambda m: m.get_top_texts_for_feature(identity(m), 0, [FRANCE]),
     "head_scores": lambda m: m.head_scores(FRANCE, layers=[1], copying=False),
     "fit_jacobian_lens": fitted,
     "induction_heads": lambda m: m.induction_heads(
@@ -101,6 +109,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "load_jacobian_lens": reloaded,
     "load_tuned_lens": loaded,
     "logit_lens": lambda m: m.logit_lens(FRANCE),
+    "max_activating_examples": lambda m: m.max_activating_examples(identity(m), 0, [FRANCE]),
     "mean_ablation": lambda m: m.mean_ablation(FRANCE, layers=[1], progress=False),
     "path_patching": lambda m: m.path_patching(**PAIR, sender="a0.h0", receiver="a1.h0.q"),
     "steering_sweep": lambda m: m.steering_sweep(

@@ -168,7 +168,7 @@ def misfits(kind: Any, default: Any) -> list[Any]:
 
 def fitting(kind: Any) -> Any:
     """Something of that kind."""
-    for value in (object(), "text", ["text"]):
+    for value in (object(), "text", ["text"], 1):
         try:
             return converted(value, kind, "it")
         except InputError:

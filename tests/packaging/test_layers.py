@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "analyses.circuits",
         "analyses.conversation",
         "analyses.dictionaries",
+        "analyses.features",
         "analyses.lenses",
         "analyses.probes",
         "analyses.steering",

@@ -43,7 +43,7 @@ def draw(circuit: CircuitPicture, figsize: tuple[float, float] | None) -> Pictur
         axes.add_patch(box)
         raised = 0.08 if node.kind == "head" else 0.0
         middle: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 4}
-        axes.text(node.x, node.y + raised, node.name, fontsize=9, **middle)
+        axes.text(node.x, node.y + raised, node.label, fontsize=9, **middle)
         if node.kind == "head":
             for letter, offset in PORTS.items():
                 read = letter in diagram.inputs.get(node.name, ())

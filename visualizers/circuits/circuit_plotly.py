@@ -28,7 +28,7 @@ def draw(circuit: CircuitPicture, figsize: tuple[float, float] | None) -> Any:
             line={"color": "#555555", "width": 1},
             layer="above",
             label={
-                "text": plotly_text(node.name),
+                "text": plotly_text(node.label),
                 "font": {"size": 12},
                 "textposition": "top center" if node.kind == "head" else "middle center",
             },

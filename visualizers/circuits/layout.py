@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mlxray.analyses.circuits.circuit_result import Edge, base_node
 from mlxray.errors import InputError
@@ -23,19 +24,20 @@ _SWEEPS, _STEPS = 12, 10
 
 _NAME = re.compile(r"embed|logits|a(?P<attn>\d+)(\.h(?P<head>\d+))?|m(?P<mlp>\d+)")
 
-Row = tuple[int, int]
+Row = tuple[int, Any]
 Item = str | tuple[str, str]
 """What takes room in a row: a node, or the lane of an edge (sender, node of the receiver)."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A box: its centre, and what it is ("embed", "head", "mlp" or "logits")."""
+    """A box: its centre, what it is ("embed", "head", …), and what is written in it."""
 
     name: str
     kind: str
     x: float
     y: float
+    label: str
 
 
 @dataclass(frozen=True)
@@ -83,29 +85,56 @@ def row_of(name: str) -> Row:
     return (int(found["mlp"]), 1) if found["mlp"] else (int(found["attn"]), 0)
 
 
-def lay_out(edges: Sequence[Edge]) -> Diagram:
+@dataclass(frozen=True)
+class Naming:
+    """What the names of nodes tell.
+
+    Attributes:
+        row: Where a node stands: rows are drawn in their order.
+        row_name: What is written beside a row.
+        order: Of the nodes in one row.
+        kind: What a node is; each kind has a colour.
+        label: What is written in its box.
+    """
+
+    row: Callable[[str], Row]
+    row_name: Callable[[Row], str]
+    order: Callable[[str], int]
+    kind: Callable[[str], str]
+    label: Callable[[str], str] = str
+
+
+def lay_out(edges: Sequence[Edge], naming: Naming | None = None) -> Diagram:
     """Place the nodes that the edges touch.
+
+    Args:
+        edges: (sender, receiver, weight).
+        naming: What names tell; those of heads and MLPs if left out.
 
     Raises:
         InputError: for no edges, unknown names, or an edge that does not lead upwards.
     """
     if not edges:
         raise InputError("this circuit has no edges: there is nothing to draw.")
+    naming = naming or HEADS_AND_MLPS
     names = {name for s, r, _ in edges for name in (s, base_node(r))}
-    keys = sorted({row_of(name) for name in names})
-    level = {name: keys.index(row_of(name)) for name in names}
+    keys = sorted({naming.row(name) for name in names})
+    level = {name: keys.index(naming.row(name)) for name in names}
     links = {(s, base_node(r)) for s, r, _ in edges}
     for sender, receiver in links:
         if level[sender] >= level[receiver]:
             raise InputError(f"the edge {sender} → {receiver} does not lead to a later part.")
     rows: list[list[Item]] = [[] for _ in keys]
-    for name in sorted(names, key=lambda n: (level[n], _head(n))):
+    for name in sorted(names, key=lambda n: (level[n], naming.order(n))):
         rows[level[name]].append(name)
     for sender, receiver in sorted(links):
         for between in range(level[sender] + 1, level[receiver]):
             rows[between].append((sender, receiver))
     places = _placed(rows, _chains(links, level))
-    nodes = [Node(n, _kind(n), places[level[n], n], float(level[n])) for n in names]
+    nodes = [
+        Node(n, naming.kind(n), places[level[n], n], float(level[n]), naming.label(n))
+        for n in names
+    ]
     arcs = [_arc(edge, level, places) for edge in edges]
     xs = [x for node in nodes for x in (node.x - _BOX / 2, node.x + _BOX / 2)]
     xs += [x for arc in arcs for x, _ in arc.points]
@@ -115,7 +144,7 @@ def lay_out(edges: Sequence[Edge]) -> Diagram:
     return Diagram(
         sorted(nodes, key=lambda n: (n.y, n.x)),
         sorted(arcs, key=lambda arc: -abs(arc.edge[2])),
-        [_row_name(key) for key in keys],
+        [naming.row_name(key) for key in keys],
         (min(xs), max(xs)),
         max(abs(weight) for *_, weight in edges) or 1.0,
         inputs,
@@ -134,6 +163,9 @@ def _row_name(key: Row) -> str:
     if key[0] in (-1, 1 << 30):
         return ""
     return f"layer {key[0]} " + ("MLP" if key[1] else "heads")
+
+
+HEADS_AND_MLPS = Naming(row_of, _row_name, _head, _kind)
 
 
 def _chains(

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from mlxray.analyses.circuits.circuit_result import Edge
 from mlxray.errors import InputError
 
-from .layout import Diagram, lay_out
+from .layout import Diagram, Naming, lay_out
 
 #: Fill of each kind of box.
-FILLS = {"embed": "#e8e8e8", "logits": "#e8e8e8", "head": "#cfe0f2", "mlp": "#fbe3c4"}
+FILLS = {
+    "embed": "#e8e8e8",
+    "logits": "#e8e8e8",
+    "head": "#cfe0f2",
+    "mlp": "#fbe3c4",
+    "feature": "#dcebd3",
+}
 #: Half the width of a box.
 HALF_WIDTH = 0.52
 _WEIGHTLESS = "#999999"
@@ -90,6 +96,7 @@ def circuit_picture(
     cmap: str,
     note: str | None = None,
     thickest: float = 5.0,
+    naming: Naming | None = None,
 ) -> CircuitPicture:
     """Lay out the strongest edges.
 
@@ -100,6 +107,7 @@ def circuit_picture(
         cmap: Colour map.
         note: Instead of the one that tells how to read the edges.
         thickest: Points of the strongest edge's stroke.
+        naming: What the nodes' names tell; those of heads and MLPs if left out.
 
     Raises:
         InputError: for nothing to draw, or names that are none of a circuit's.
@@ -114,4 +122,4 @@ def circuit_picture(
         if len(strongest) < len(edges):
             parts.insert(0, f"the strongest {len(strongest)} of {len(edges)} edges")
         note = "\n".join(filter(None, ("; ".join(parts[:-1]), parts[-1])))
-    return CircuitPicture(lay_out(strongest), title, note, unit, cmap, thickest)
+    return CircuitPicture(lay_out(strongest, naming), title, note, unit, cmap, thickest)

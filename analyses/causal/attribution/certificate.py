@@ -52,8 +52,8 @@ def certify(
         estimated,
         exact,
         tested,
-        _correlation(estimated, exact),
-        _agreement(estimated, exact),
+        correlation(estimated, exact),
+        sign_agreement(estimated, exact),
         max((abs(e) for e in exact[tested:]), default=None),
     )
 
@@ -75,7 +75,7 @@ def exact_effects(
     return [value - base for value in sweep.effects(patches, values, measure.rows)]
 
 
-def _agreement(estimated: list[float], exact: list[float]) -> float | None:
+def sign_agreement(estimated: list[float], exact: list[float]) -> float | None:
     """Share of equal signs among cells that are not zero but for rounding."""
     import numpy as np
 
@@ -84,7 +84,7 @@ def _agreement(estimated: list[float], exact: list[float]) -> float | None:
     return float(np.mean(np.sign(a[real]) == np.sign(b[real]))) if real.any() else None
 
 
-def _correlation(a: list[float], b: list[float]) -> float | None:
+def correlation(a: list[float], b: list[float]) -> float | None:
     import numpy as np
 
     # Numbers that are equal but for rounding correlate with nothing.

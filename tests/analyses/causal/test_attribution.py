@@ -9,7 +9,7 @@ import pytest
 from mlxray import Metric
 from mlxray.analyses import attribution_map, attribution_patching
 from mlxray.analyses.causal.attribution import estimates
-from mlxray.analyses.causal.attribution.certificate import _agreement
+from mlxray.analyses.causal.attribution.certificate import sign_agreement
 from mlxray.analyses.causal.attribution.relevance import relevance_edits
 from mlxray.errors import AddressError, InputError, PluginError
 
@@ -205,9 +205,9 @@ def test_certificate_holds_exact_effects(model):
 
 
 def test_certificate_counts_equal_signs_of_what_is_not_rounding():
-    assert _agreement([1.0, -2.0, 3.0, -4.0], [1.0, 2.0, 3.0, -4.0]) == 0.75
-    assert _agreement([1.0, -1.0, 1.0], [1.0, 1e-7, -1e-7]) == 1.0
-    assert _agreement([1.0, 0.0], [0.0, 0.0]) is None
+    assert sign_agreement([1.0, -2.0, 3.0, -4.0], [1.0, 2.0, 3.0, -4.0]) == 0.75
+    assert sign_agreement([1.0, -1.0, 1.0], [1.0, 1e-7, -1e-7]) == 1.0
+    assert sign_agreement([1.0, 0.0], [0.0, 0.0]) is None
 
 
 def test_finite_differences_take_whole_steps():

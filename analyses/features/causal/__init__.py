@@ -1,0 +1,1 @@
+"""What features do: patching, and circuits of features."""

@@ -1,0 +1,1 @@
+"""Pictures of features: effects, circuits, examples, histograms, logits."""
