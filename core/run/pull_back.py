@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from ..arrays import number
 from ..errors import AnalysisError
 from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
-from ..seams.edits import Edit
+from ..seams.edits import Call, Edit
 from .gradients import Plant
 from .run import Run
 
@@ -27,8 +29,8 @@ class PullBack:
 
     A zero is added at each source, and the pass is differentiated with respect to all of them
     together. The cotangents of a call share one forward pass where MLX can map every primitive of
-    the model over them (`shared`); where it cannot, as for quantised weights, the forward pass is
-    made once for each of them, side by side.
+    the model over them (`shared`), quantised linear layers being unpacked for the pass; where it
+    cannot, as in mixtures of experts, the forward pass is made once for each of them, side by side.
 
     Args:
         layout: The model.
@@ -67,6 +69,9 @@ class PullBack:
         self.shape: tuple[int, int] = reached.shape[1:]
         self.dtype = reached.dtype
         self._sources = dict(zip(keys, [(p.shape[1:], p.dtype) for p in probes], strict=True))
+        self._packed = {
+            p: m for p, m in layout.modules.items() if isinstance(m, nn.QuantizedLinear)
+        }
         self.shared = self._can_share() if shared is None else shared
 
     def __call__(self, cotangents: mx.array, keep: Keep) -> list[mx.array]:
@@ -87,12 +92,14 @@ class PullBack:
 
     def _sharing(self, cotangents: mx.array, keep: Keep) -> list[mx.array]:
         def one(cotangent: mx.array) -> list[mx.array]:
-            return [keep(found) for found in self._gradients(cotangent[None], 1)]
+            return [keep(found) for found in self._gradients(cotangent[None], 1, unpack=True)]
 
         mapped: list[mx.array] = mx.vmap(one)(cotangents)
         return mapped
 
-    def _gradients(self, cotangents: mx.array, rows: int) -> list[mx.array]:
+    def _gradients(
+        self, cotangents: mx.array, rows: int, *, unpack: bool = False
+    ) -> list[mx.array]:
         """The gradients (rows, S, D) at each source, of as many rows of the same prompt."""
         ids = mx.broadcast_to(self._ids, (rows, self._ids.shape[1]))
         keys = list(self._sources)
@@ -101,6 +108,8 @@ class PullBack:
             pairs = zip(keys, probes, strict=True)
             planted = [Edit(key, Plant(probe), allow_unchanged=True) for key, probe in pairs]
             run = Run(self._layout, watch=[self._target], edits=planted)
+            for path, module in self._packed.items() if unpack else ():
+                run.handler(path).changes.skip = _Unpacked(module)
             run.execute(ids)
             value: mx.array = run.read(self._target)
             return value
@@ -127,6 +136,30 @@ class PullBack:
                 raise
             return False
         return all(distance < _SAME for distance in worst)
+
+
+class _Unpacked:
+    """Answers for a quantised linear layer with a dense product by its own weights.
+
+    MLX has no rule to map its product of packed weights, and over many rows unpacks them itself on
+    a GPU.
+    """
+
+    def __init__(self, layer: nn.QuantizedLinear) -> None:
+        self._layer = layer
+
+    def __call__(self, call: Call) -> mx.array:
+        layer: Any = self._layer
+        weight: mx.array = mx.dequantize(
+            layer["weight"],
+            layer["scales"],
+            layer.get("biases"),
+            group_size=layer.group_size,
+            bits=layer.bits,
+            mode=layer.mode,
+        )
+        product: mx.array = call.args[0] @ weight.T
+        return product + layer["bias"] if "bias" in layer else product
 
 
 def _all(gradient: mx.array) -> mx.array:

@@ -139,16 +139,34 @@ def test_sharing_the_forward_pass_changes_nothing(make, family):
         assert close(together[layer], apart[layer])
 
 
-def test_four_bits_and_experts_go_without_sharing(quantized):
-    """MLX has no rule to map these over cotangents; the numbers come all the same."""
+@pytest.mark.floats
+def test_four_bits_are_unpacked_to_share_the_forward_pass(quantized):
     model = quantized("llama", scale=0.3)
-    pull_back = pull_back_of(model, TOKENS, [0, 1])
-    assert not pull_back.shared
-    found = prompt_jacobian(model, TOKENS, [0], skip_first=SKIP)[0]
-    assert close(found, plain_loop(model, 0))
-    experts = InterpretableModel(small_model("mixtral"))
-    found = prompt_jacobian(experts, TOKENS, [0], skip_first=SKIP, batch_size=8)[0]
-    again = prompt_jacobian(experts, TOKENS, [0], skip_first=SKIP, batch_size=3)[0]
+    assert pull_back_of(model, TOKENS, [0, 1]).shared
+    for shared in (True, False):
+        found = prompt_jacobian(model, TOKENS, [0, 1], skip_first=SKIP, shared=shared)
+        for layer in (0, 1):
+            assert close(found[layer], plain_loop(model, layer))
+
+
+@pytest.mark.parametrize("name", ["gpt2/4-bit", "gemma2/8-bit"])
+def test_layers_with_a_bias_and_other_widths_of_packing(name):
+    model = InterpretableModel(small_model(name))
+    assert pull_back_of(model, TOKENS, [0]).shared
+    ways = [
+        prompt_jacobian(model, TOKENS, [0], skip_first=SKIP, shared=shared)[0]
+        for shared in (True, False)
+    ]
+    assert close(*ways, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "mixtral/4-bit"])
+def test_experts_go_without_sharing(name):
+    """MLX has no rule to map their products over cotangents; the numbers come all the same."""
+    model = InterpretableModel(small_model(name))
+    assert not pull_back_of(model, TOKENS, [0]).shared
+    found = prompt_jacobian(model, TOKENS, [0], skip_first=SKIP, batch_size=8)[0]
+    again = prompt_jacobian(model, TOKENS, [0], skip_first=SKIP, batch_size=3)[0]
     assert np.isfinite(found).all() and close(again, found)
 
 
