@@ -9,6 +9,7 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray.analyses.probes import Eraser, ErasureResult, fit_eraser, oracle_erased, train_probes
 from mlxray.analyses.probes.erasure.leace import leace
+from mlxray.analyses.probes.examples.covariance import principal
 from mlxray.analyses.probes.examples.split import split
 from mlxray.errors import AddressError, AnalysisError, EditError, InputError, LoadError
 from mlxray.generation import Where
@@ -90,6 +91,18 @@ def test_a_probe_of_erased_activations_knows_nothing(rows, kind):
     model = LogisticRegression(C=1e3).fit(erased, codes)
     np.testing.assert_allclose(model.coef_, 0, atol=1e-3)
     assert np.abs(LogisticRegression(C=1e3).fit(np.array(values), codes).coef_).max() > 0.5
+
+
+@pytest.mark.parametrize("count", [30, 9])
+def test_axes_and_deviations_are_those_of_the_covariance(rng, count):
+    x = rng.normal(size=(count, 12)) @ rng.normal(size=(12, 12)) * np.r_[np.ones(11), 0]
+    x -= x.mean(axis=0)
+    deviations, axes = principal(x)
+    assert len(deviations) == min(11, count - 1)
+    np.testing.assert_allclose((axes * deviations**2) @ axes.T, x.T @ x / count, atol=1e-10)
+    inverse = (axes / deviations**2) @ axes.T
+    np.testing.assert_allclose(inverse, np.linalg.pinv(x.T @ x / count, rcond=1e-10), rtol=1e-5,
+                               atol=1e-8)  # fmt: skip
 
 
 def test_fewer_examples_than_features(rng):
