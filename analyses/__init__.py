@@ -24,6 +24,7 @@ _FOLDERS = (
     "lenses",
     "metrics",
     "patching",
+    "probes",
     "steering",
 )
 

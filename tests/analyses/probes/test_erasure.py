@@ -157,6 +157,7 @@ def test_nothing_to_erase_and_what_cannot_be(rng):
         fit_eraser([[1, 2]], [0], address=HERE)
 
 
+@pytest.mark.floats
 @pytest.mark.parametrize("address", [HERE, "layers.1.z"])
 def test_as_an_edit_it_is_applied_at_each_token(make, rng, address):
     model = make("llama")
@@ -218,6 +219,7 @@ def agreement():
     return InterpretableModel("pocket"), [e.prompt for e in found], labels
 
 
+@pytest.mark.floats
 def test_the_number_of_the_subject_is_erased(agreement, tmp_path):
     """Before, a probe reads it at every layer; after, it is as good as always saying the same."""
     model, texts, labels = agreement
