@@ -25,6 +25,7 @@ _FOLDERS = (
     "lenses",
     "metrics",
     "patching",
+    "probes",
     "steering",
 )
 

@@ -17,12 +17,11 @@ from mlxray.arrays import evaluate
 from mlxray.checks.arguments import checked
 from mlxray.errors import AnalysisError, InputError
 
+from ..examples.covariance import principal
 from ..examples.features import matrix
 from ..examples.labels import Floats, class_labels, numbers
 from .eraser import Eraser
 
-#: Variance along a direction, as a share of the largest, that counts as rounding.
-_ROUNDING = 1e-12
 #: Correlation of a whitened direction with the labels that counts as none.
 _UNCORRELATED = 1e-9
 
@@ -78,9 +77,7 @@ def leace(rows: Floats, targets: Floats, address: str) -> tuple[Floats, Floats, 
     """
     mean = rows.mean(axis=0)
     x, z = rows - mean, targets - targets.mean(axis=0)
-    values, vectors = np.linalg.eigh(x.T @ x / len(x))
-    kept = values > max(_ROUNDING, len(values) * np.finfo(float).eps) * values[-1]
-    deviations, axes = np.sqrt(values[kept]), vectors[:, kept]
+    deviations, axes = principal(x)
     whitened = (axes / deviations).T @ (x.T @ z / len(x))
     spread = float(np.sqrt(np.mean(np.sum(z**2, axis=1))))
     directions, sizes, _ = np.linalg.svd(whitened, full_matrices=False)

@@ -8,12 +8,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mlxray.errors import AnalysisError, InputError
+from mlxray.errors import InputError
 
+from ..examples.covariance import principal
 from ..examples.labels import Codes, Floats
 
 Kind = Literal["logistic", "least_squares", "mass_mean", "mass_mean_iid", "ridge"]
 
+#: Means that differ by less than this share of the largest activation are the same.
+_SAME = 1e-12
 #: Steps of logistic regression before it is said not to have converged.
 _STEPS = 5000
 
@@ -44,7 +47,6 @@ def fit(kind: Kind, rows: Floats, codes: Codes, classes: int, l2: float) -> Fitt
 
     Raises:
         InputError: without scikit-learn, for "logistic".
-        AnalysisError: if the rows do not tell the classes apart at all, for a mass-mean probe.
     """
     present, own = np.unique(codes, return_inverse=True)
     found = _FITS[kind](rows, own, len(present), l2)
@@ -83,25 +85,34 @@ def _least_squares(rows: Floats, codes: Codes, classes: int, l2: float) -> Fitte
 def _mass_mean(rows: Floats, codes: Codes, classes: int, l2: float) -> Fitted:
     """The nearest class mean: for two classes, which side of the middle between them."""
     center = rows.mean(axis=0)
-    return _nearest(_means(rows - center, codes, classes), center, None)
+    means = _means(rows - center, codes, classes)
+    if np.ptp(means, axis=0).max() <= _SAME * np.abs(rows).max():
+        return _constant(rows, codes)
+    return _nearest(means, means, center)
 
 
 def _mass_mean_iid(rows: Floats, codes: Codes, classes: int, l2: float) -> Fitted:
     """The same where distances are measured by the covariance within classes."""
     center = rows.mean(axis=0)
     means = _means(rows - center, codes, classes)
-    within = rows - center - means[codes]
-    return _nearest(means, center, np.linalg.pinv(within.T @ within / len(rows), hermitian=True))
+    deviations, axes = principal(rows - center - means[codes])
+    weights = ((means @ axes) / deviations**2) @ axes.T
+    if np.ptp(means, axis=0).max() <= _SAME * np.abs(rows).max() or not weights.any():
+        return _constant(rows, codes)
+    return _nearest(means, weights, center)
 
 
-def _nearest(means: Floats, center: Floats, metric: Floats | None) -> Fitted:
-    weights = means if metric is None else means @ metric
-    if not np.ptp(weights, axis=0).any():
-        raise AnalysisError(
-            "the classes have the same mean activations: a mass-mean probe has no direction."
-        )
+def _nearest(means: Floats, weights: Floats, center: Floats) -> Fitted:
+    """The class whose mean is nearest, where distances are means' products with weights."""
     bias = -0.5 * np.sum(weights * means, axis=1) - weights @ center
     return Fitted(weights, bias)
+
+
+def _constant(rows: Floats, codes: Codes) -> Fitted:
+    """What always says the most frequent class."""
+    counts = np.bincount(codes).astype(np.float64)
+    note = "the classes have the same mean activations, so the probe says one class always"
+    return Fitted(np.zeros((len(counts), rows.shape[1])), counts, note)
 
 
 def _means(rows: Floats, codes: Codes, classes: int) -> Floats:

@@ -71,6 +71,7 @@ def test_the_planted_subspace_is_found_and_controls_are_not(planted, found):
     assert found.losses[0][-1] < found.losses[0][0] / 3 and len(found.losses[0]) == 120
 
 
+@pytest.mark.floats
 def test_what_is_known_by_construction_scores_full_marks(planted):
     """The measure itself, on the subspace that nobody has learnt."""
     data = encoded(planted, planted_examples(20))
@@ -98,6 +99,7 @@ def test_interchange_is_a_swap_of_coordinates_by_hand(make, rng):
     np.testing.assert_allclose(coordinates[0], basis.T @ other, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.floats
 def test_several_bases_take_several_sources_or_one(make):
     model = make("llama")
     bases, sources = [[5, 17, 3], [9, 8, 2, 44]], [[1, 2, 3], [4, 5, 6, 7, 8]]
@@ -205,6 +207,7 @@ def test_bases_stay_orthonormal(planted):
     np.testing.assert_allclose(basis, again, atol=1e-5)
 
 
+@pytest.mark.floats
 def test_loss_is_the_cross_entropy_of_the_counterfactual_answer(planted):
     data = encoded(planted, planted_examples(5))
     here = "layers.0.resid_post"

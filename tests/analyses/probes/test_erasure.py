@@ -9,6 +9,7 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray.analyses.probes import Eraser, ErasureResult, fit_eraser, oracle_erased, train_probes
 from mlxray.analyses.probes.erasure.leace import leace
+from mlxray.analyses.probes.examples.covariance import principal
 from mlxray.analyses.probes.examples.split import split
 from mlxray.errors import AddressError, AnalysisError, EditError, InputError, LoadError
 from mlxray.generation import Where
@@ -92,6 +93,18 @@ def test_a_probe_of_erased_activations_knows_nothing(rows, kind):
     assert np.abs(LogisticRegression(C=1e3).fit(np.array(values), codes).coef_).max() > 0.5
 
 
+@pytest.mark.parametrize("count", [30, 9])
+def test_axes_and_deviations_are_those_of_the_covariance(rng, count):
+    x = rng.normal(size=(count, 12)) @ rng.normal(size=(12, 12)) * np.r_[np.ones(11), 0]
+    x -= x.mean(axis=0)
+    deviations, axes = principal(x)
+    assert len(deviations) == min(11, count - 1)
+    np.testing.assert_allclose((axes * deviations**2) @ axes.T, x.T @ x / count, atol=1e-10)
+    inverse = (axes / deviations**2) @ axes.T
+    np.testing.assert_allclose(inverse, np.linalg.pinv(x.T @ x / count, rcond=1e-10), rtol=1e-5,
+                               atol=1e-8)  # fmt: skip
+
+
 def test_fewer_examples_than_features(rng):
     rows, codes = rng.normal(size=(20, 50)), np.arange(20) % 2
     values = mx.array(rows.astype(np.float32))
@@ -144,6 +157,7 @@ def test_nothing_to_erase_and_what_cannot_be(rng):
         fit_eraser([[1, 2]], [0], address=HERE)
 
 
+@pytest.mark.floats
 @pytest.mark.parametrize("address", [HERE, "layers.1.z"])
 def test_as_an_edit_it_is_applied_at_each_token(make, rng, address):
     model = make("llama")
@@ -205,6 +219,7 @@ def agreement():
     return InterpretableModel("pocket"), [e.prompt for e in found], labels
 
 
+@pytest.mark.floats
 def test_the_number_of_the_subject_is_erased(agreement, tmp_path):
     """Before, a probe reads it at every layer; after, it is as good as always saying the same."""
     model, texts, labels = agreement

@@ -144,6 +144,7 @@ def test_the_right_layer_is_found(make):
     assert result.best.layer == 1
 
 
+@pytest.mark.floats
 def test_a_model_is_read_as_its_cache_says(make):
     model = make("llama")
     texts, labels = prompts(40)
@@ -164,6 +165,7 @@ def test_a_model_is_read_as_its_cache_says(make):
     assert result.probe(2, "z", 2).weights.shape == (2, 4, 8)
 
 
+@pytest.mark.floats
 def test_it_shares_the_difference_of_means_with_steering(make):
     """The mass-mean probe of two classes is `contrast_probe`, and its direction steers."""
     model = make("llama")
