@@ -67,14 +67,14 @@ def train_into(
     formats = check_target(folder, configs, data.widths, format)
     places = {name: folder.expanduser() / name for name in configs}
     checkpoint = folder.expanduser() / CHECKPOINT
+    estimate = estimate_training(
+        data, list(configs.values()), batch_size=batch_size, epochs=epochs, steps=steps
+    )
     try:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         shown = str(checkpoint.parent)
         raise SaveError(f"cannot write into {shown!r}: {error.strerror}.") from error
-    estimate = estimate_training(
-        data, list(configs.values()), batch_size=batch_size, epochs=epochs, steps=steps
-    )
     _check_room(checkpoint, estimate)
     if verbose:
         from tqdm import tqdm

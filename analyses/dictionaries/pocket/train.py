@@ -1,8 +1,9 @@
 """Train the dictionaries of the embedded model.
 
 Run ``python -m mlxray.analyses.dictionaries.pocket.train``; it takes some ten minutes on two CPU
-cores. Stopped or killed, it goes on where it was when it is started again. On one machine the same
-files come out each time; other processors' matrix kernels round differently.
+cores, and 3 GB of disk for the activations, which may be deleted afterwards. Stopped or killed, it
+goes on where it was when it is started again. On one machine the same files come out each time;
+other processors' matrix kernels round differently.
 """
 
 from __future__ import annotations
