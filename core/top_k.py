@@ -10,7 +10,7 @@ import mlx.core as mx
 SMALLEST_GROUP = 8
 
 
-def top_k(x: mx.array, k: int) -> tuple[mx.array, mx.array]:
+def top_k(x: mx.array, k: int, *, ordered: bool = True) -> tuple[mx.array, mx.array]:
     """The k largest numbers of each row, best first, equal ones in the order of their indices.
 
     On a GPU MLX sorts all of a row to partition it, which costs many times what reading it does.
@@ -20,6 +20,8 @@ def top_k(x: mx.array, k: int) -> tuple[mx.array, mx.array]:
     Args:
         x: (…, N) floating-point numbers. NaN counts as minus infinity.
         k: How many, between 1 and N.
+        ordered: False if they may come in any order, and any of equal numbers may be chosen. A
+            CPU then sorts nothing.
 
     Returns:
         Indices (…, k), uint32, and values (…, k) of `x`'s type.
@@ -41,13 +43,21 @@ def top_k(x: mx.array, k: int) -> tuple[mx.array, mx.array]:
     if k == 1:
         indices = mx.argmax(known, axis=-1, keepdims=True)
     elif group >= SMALLEST_GROUP:
-        indices = _from_groups(known, k, group)
+        indices = _from_groups(known, k, group, ordered)
     else:
-        indices = mx.argsort(-known, axis=-1)[..., :k]
+        indices = _best(known, k, ordered)
     return indices, mx.take_along_axis(x, indices, axis=-1)
 
 
-def _from_groups(x: mx.array, k: int, group: int) -> mx.array:
+def _best(x: mx.array, k: int, ordered: bool) -> mx.array:
+    """Indices of the k largest numbers, without groups."""
+    # On a GPU MLX sorts in order to partition.
+    if ordered or k == x.shape[-1] or mx.default_device().type == mx.DeviceType.gpu:
+        return mx.argsort(-x, axis=-1)[..., :k]
+    return mx.argpartition(x, x.shape[-1] - k, axis=-1)[..., -k:]
+
+
+def _from_groups(x: mx.array, k: int, group: int, ordered: bool) -> mx.array:
     """Indices of the k largest numbers, found among those of the k groups with largest maxima.
 
     Equal maxima count in the order of the groups, so equal numbers do in the order of indices.
@@ -55,12 +65,13 @@ def _from_groups(x: mx.array, k: int, group: int) -> mx.array:
     size = x.shape[-1]
     missing = -size % group
     if missing:
+        ordered = True  # so that nothing of the padding is chosen among equal numbers
         x = mx.pad(x, [*[(0, 0)] * (x.ndim - 1), (0, missing)], constant_values=-mx.inf)
     grouped = x.reshape(*x.shape[:-1], -1, group)
-    best = mx.argsort(-mx.max(grouped, axis=-1), axis=-1)[..., :k]
-    # In the order of indices, which sorting by value, being stable, keeps.
-    best = mx.sort(best, axis=-1)[..., None]
+    best = _best(mx.max(grouped, axis=-1), k, ordered)
+    if ordered:  # in the order of indices, which sorting by value, being stable, keeps
+        best = mx.sort(best, axis=-1)
+    best = best[..., None]
     values = mx.take_along_axis(grouped, best, axis=-2).reshape(*x.shape[:-1], -1)
     indices = (best * group + mx.arange(group, dtype=best.dtype)).reshape(*x.shape[:-1], -1)
-    order = mx.argsort(-values, axis=-1)[..., :k]
-    return mx.take_along_axis(indices, order, axis=-1)
+    return mx.take_along_axis(indices, _best(values, k, ordered), axis=-1)

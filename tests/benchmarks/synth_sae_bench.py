@@ -1,11 +1,13 @@
 """SynthSAEBench: how well dictionaries find known features, beside SAELens on the same data.
 
-    python tests/benchmarks/synth_sae_bench.py --peer PYTHON [--scale 8] [--steps N] [--seeds N]
+    python tests/benchmarks/synth_sae_bench.py --peer PYTHON [--scale N] [--steps N] [--seeds N]
 
 PYTHON is that of an environment with SAELens. Both sides are given the same rows in the same order,
-the same number of steps and the same kind of dictionary, and the trainings are timed in turns. The
-features are those of SynthSAEBench-16k (arXiv 2602.14687) with `--scale` times fewer features,
-dimensions and trees, and dictionaries with as many times fewer features than the 4096 of the paper.
+the same number of steps, the same kind of dictionary, schedule and coefficients (translated into
+the units of each), and each is shown with the learning rate of `--rates` that serves it best, since
+they start from weights of different size. Trainings are timed in turns. The features are those of
+SynthSAEBench-16k (arXiv 2602.14687) with `--scale` times fewer features, dimensions and trees; the
+dictionaries have as many times fewer features than the paper's 4096.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ import mlxray  # noqa: F401  (first, so that MLX finds a fast BLAS)
 import mlx.core as mx  # isort: skip
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from mlxray.analyses.dictionaries import DictionaryConfig, train_dictionaries
 from mlxray.analyses.dictionaries.synthetic.config import SyntheticConfig
@@ -32,7 +37,8 @@ from mlxray.analyses.dictionaries.synthetic.features import POINT, Sample, Synth
 from mlxray.analyses.dictionaries.synthetic.score import score_sample
 
 BATCH = 1024
-RATE, OWN_RATE = 1e-3, 1e-3
+#: Learning rates, of which each side is shown with the one that serves it best.
+RATES = (0.005, 0.02)
 KINDS = ("relu", "gated", "jumprelu", "topk", "batch_topk", "matryoshka")
 
 
@@ -55,7 +61,9 @@ class InOrder:
             yield {POINT: self.rows[place : place + batch_size]}
 
 
-def recipe(kind: str, features: int, k: int, unit: float) -> tuple[dict[str, Any], dict[str, Any]]:
+def recipe(
+    kind: str, features: int, k: int, unit: float, rise: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of both sides.
 
     Args:
@@ -64,22 +72,26 @@ def recipe(kind: str, features: int, k: int, unit: float) -> tuple[dict[str, Any
         k: Features that shall be on per row.
         unit: What our trainer multiplies activations by, so that their mean squared norm is 1;
             SAELens takes them as they are, and its coefficients and widths refer to that.
+        rise: Steps in which penalties rise.
     """
     if kind in ("relu", "gated"):
         penalty = {"relu": L1, "gated": GATED}[kind]
-        return {"l1_coefficient": penalty}, {"sparsity": penalty * unit}
+        theirs = {"l1_coefficient": penalty, "l1_warm_up_steps": rise}
+        return theirs, {"sparsity": penalty * unit, "sparsity_warmup": rise}
     if kind == "jumprelu":
         width, threshold = 2.0, 0.5
         theirs = {
             "jumprelu_sparsity_loss_mode": "quadratic",
             "target_l0": float(k),
             "l0_coefficient": JUMP,
+            "l0_warm_up_steps": rise,
             "jumprelu_bandwidth": width,
             "jumprelu_init_threshold": threshold,
         }
         ours = {
             "target_l0": float(k),
             "sparsity": 2 * k * JUMP * unit**2,
+            "sparsity_warmup": rise,
             "bandwidth": width * unit,
             "initial_threshold": threshold * unit,
         }
@@ -92,7 +104,7 @@ def recipe(kind: str, features: int, k: int, unit: float) -> tuple[dict[str, Any
     return theirs, ours
 
 
-L1, GATED, JUMP = 2.0, 2.0, 0.2
+L1, GATED, JUMP = 2.0, 2.0, 1.0
 
 
 class Peer:
@@ -140,17 +152,38 @@ def make_data(folder: Path, config: SyntheticConfig, rows: int, test: int) -> No
     np.save(folder / "bias.npy", np.array(known.bias))
 
 
+@dataclass
+class Training:
+    """One training of one side."""
+
+    kind: str
+    seed: int
+    rate: float
+    f1: float
+    mcc: float
+    l0: float
+    explained_variance: float
+    dead: float
+    seconds: float
+    cores: float
+
+    def __str__(self) -> str:
+        return (
+            f"F1 {self.f1:.3f} MCC {self.mcc:.3f} L0 {self.l0:5.2f} "
+            f"EV {self.explained_variance:.3f} dead {self.dead:.3f} "
+            f"{self.seconds:5.1f} s ({self.cores:.1f} s of cores)"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--peer", help="python of an environment with SAELens")
-    parser.add_argument("--scale", type=int, default=8)
-    parser.add_argument("--rows", type=int, default=2**18)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--peer", required=True, help="python of an environment with SAELens")
+    parser.add_argument("--scale", type=int, default=16)
+    parser.add_argument("--rows", type=int, default=2**17)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--rate", type=float, default=RATE, help="learning rate of SAELens")
-    parser.add_argument("--own-rate", type=float, default=OWN_RATE, help="and ours")
-    parser.add_argument("--set", nargs="*", default=[], help="own settings, name=value")
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES)
     parser.add_argument("--data", type=Path, help="a folder that keeps the data")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -158,7 +191,8 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
-    console = Console(highlight=False, width=120)
+    """Train both sides in turns and print what became of it."""
+    console = Console(highlight=False, width=110)
     config = SyntheticConfig().scaled(options.scale)
     if not (folder / "train.npy").exists():
         start = time.perf_counter()
@@ -167,53 +201,122 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         console.print(f"{options.rows} rows made in {time.perf_counter() - start:.0f} s")
     x = mx.array(np.load(folder / "train.npy"))
     found = np.load(folder / "test.npz")
-    sample = Sample(mx.array(found["activations"]), found["rows"], found["features"],
-                    found["strengths"])  # fmt: skip
+    sample = Sample(
+        mx.array(found["activations"]), found["rows"], found["features"], found["strengths"]
+    )
     directions = mx.array(np.load(folder / "directions.npy"))
     unit = float(1 / mx.sqrt(mx.mean(mx.sum(mx.square(x), axis=1))).item())
-    features, k = 4096 // options.scale, max(1, round(25 * sample.l0 / 34))
-    cores = os.cpu_count() or 1
+    features, k, cores = 4096 // options.scale, max(1, round(25 * sample.l0 / 34)), os.cpu_count()
+    peer = Peer(options.peer, folder, cores or 1)
     console.print(
         f"{config.n_features} features in {config.width} dimensions, {sample.l0:.1f} at once; "
-        f"{features} learned, k = {k}; {options.steps} steps of {BATCH} rows, "
-        f"{len(x)} of which differ; {cores} cores"
+        f"{features} learned, k = {k}; {options.steps} steps of {BATCH} of {len(x)} rows; {cores} "
+        f"cores; SAELens {peer.versions['version']}, torch {peer.versions['torch']}"
     )
-    data = InOrder(x)
-    peer = Peer(options.peer, folder, cores) if options.peer else None
-    rows = []
+    done: list[tuple[Training, Training]] = []
     for kind in options.kinds:
-        theirs_settings, ours_settings = recipe(kind, features, k, unit)
+        settings = recipe(kind, features, k, unit, options.steps // 5)
         for seed in range(options.seeds):
-            asked = {
-                "kind": kind, "seed": seed, "steps": options.steps, "features": features,
-                "rate": options.rate, "warmup": 0, "decay": options.steps // 5,
-                "dead_after": options.steps // 10, "peer": theirs_settings,
-            }  # fmt: skip
-            theirs = peer.ask(asked) if peer else None
-            more = {n: json.loads(v) for n, _, v in (s.partition("=") for s in options.set)}
-            made = DictionaryConfig(
-                **{"n_features": features, "kind": kind, "learning_rate": options.own_rate,
-                   "seed": seed, "dead_after": BATCH * options.steps // 10, **ours_settings,
-                   **more}
-            )  # fmt: skip
-            clock, used = time.perf_counter(), time.process_time()
-            (result,) = train_dictionaries(
-                data, [made], batch_size=BATCH, steps=options.steps, verbose=False
-            )
-            seconds, used = time.perf_counter() - clock, time.process_time() - used
-            own = score_sample(result.dictionary, directions, sample)
-            rows.append((kind, seed, own, seconds, used, theirs))
-            line = (
-                f"{kind:10} {seed} F1 {own.f1:.4f} MCC {own.mcc:.4f} L0 {own.l0:.2f} "
-                f"EV {own.explained_variance:.4f} dead {own.dead:.3f} un {own.uniqueness:.3f} {seconds:.1f}/{used:.1f} s"
-            )
-            if theirs:
-                line += (
-                    f" | F1 {theirs['classification/f1_score']:.4f} MCC {theirs['mcc']:.4f} "
-                    f"L0 {theirs['sae_l0']:.2f} EV {theirs['explained_variance']:.4f} "
-                    f"dead {theirs['dead_latents']} un {theirs['uniqueness']:.3f} {theirs['seconds']:.1f}/{theirs['cores']:.1f} s"
+            for rate in options.rates:
+                asked = {
+                    "kind": kind,
+                    "seed": seed,
+                    "rate": rate,
+                    "steps": options.steps,
+                    "features": features,
+                    "warmup": options.steps // 10,
+                    "decay": options.steps // 5,
+                    "dead_after": options.steps // 10,
+                    "peer": settings[0],
+                }
+                theirs = of_peer(peer.ask(asked), asked)
+                ours = train(InOrder(x), asked, settings[1], directions, sample)
+                done.append((ours, theirs))
+                console.print(f"{kind:10} rate {rate:g}, seed {seed}: mlxray  {ours}")
+                console.print(
+                    f"{'':10} {'':{len(f'rate {rate:g}, seed {seed}')}}  SAELens {theirs}"
                 )
-            console.print(line)
+    peer.close()
+    console.print(summary(done))
+
+
+def of_peer(told: Mapping[str, Any], asked: Mapping[str, Any]) -> Training:
+    """What SAELens measured."""
+    return Training(
+        asked["kind"],
+        asked["seed"],
+        asked["rate"],
+        told["classification/f1_score"],
+        told["mcc"],
+        told["sae_l0"],
+        told["explained_variance"],
+        told["dead_latents"] / asked["features"],
+        told["seconds"],
+        told["cores"],
+    )
+
+
+def train(
+    data: InOrder,
+    asked: Mapping[str, Any],
+    own: Mapping[str, Any],
+    directions: mx.array,
+    sample: Sample,
+) -> Training:
+    """Our training of the same."""
+    config = DictionaryConfig(
+        n_features=asked["features"],
+        kind=asked["kind"],
+        seed=asked["seed"],
+        learning_rate=asked["rate"],
+        warmup=asked["warmup"],
+        decay=asked["decay"] / asked["steps"],
+        dead_after=asked["dead_after"] * BATCH,
+        **own,
+    )
+    clock, cores = time.perf_counter(), time.process_time()
+    (result,) = train_dictionaries(
+        data, [config], batch_size=BATCH, steps=asked["steps"], verbose=False
+    )
+    times = time.perf_counter() - clock, time.process_time() - cores
+    score = score_sample(result.dictionary, directions, sample)
+    numbers = (score.f1, score.mcc, score.l0, score.explained_variance, score.dead)
+    return Training(asked["kind"], asked["seed"], asked["rate"], *numbers, *times)
+
+
+def best(trainings: list[Training]) -> tuple[float, float, float, float]:
+    """The learning rate whose F1 and MCC are highest, and F1, MCC and L0 with it."""
+    means = [
+        (rate, *(statistics.mean(getattr(t, n) for t in own) for n in ("f1", "mcc", "l0")))
+        for rate in sorted({t.rate for t in trainings})
+        if (own := [t for t in trainings if t.rate == rate])
+    ]
+    return max(means, key=lambda found: found[1] + found[2])
+
+
+def summary(done: list[tuple[Training, Training]]) -> Table:
+    """Both sides at their best learning rates, and medians of their times."""
+    table = Table(title="mlxray / SAELens")
+    for column in ("kind", "F1", "Δ", "MCC", "Δ", "L0", "learning rate", "seconds", "of cores"):
+        table.add_column(column)
+    for kind in dict.fromkeys(ours.kind for ours, _ in done):
+        pairs = [pair for pair in done if pair[0].kind == kind]
+        ours, theirs = (best(list(side)) for side in zip(*pairs, strict=True))
+        ratios = [
+            f"{statistics.median(getattr(a, n) / getattr(b, n) for a, b in pairs):.2f}"
+            for n in ("seconds", "cores")
+        ]
+        table.add_row(
+            kind,
+            f"{ours[1]:.3f} / {theirs[1]:.3f}",
+            f"{ours[1] - theirs[1]:+.3f}",
+            f"{ours[2]:.3f} / {theirs[2]:.3f}",
+            f"{ours[2] - theirs[2]:+.3f}",
+            f"{ours[3]:.1f} / {theirs[3]:.1f}",
+            f"{ours[0]:g} / {theirs[0]:g}",
+            *ratios,
+        )
+    return table
 
 
 if __name__ == "__main__":

@@ -48,6 +48,19 @@ def test_large_rows_are_cut_into_groups_and_lose_nothing(size):
         assert np.array_equal(np.array(top_k(mx.array(rows), k)[0]), sorted_rows(rows, k))
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 700), st.sampled_from([2, 5, 10**6]))
+def test_without_an_order_the_same_numbers(seed, size, distinct):
+    rows = np.random.default_rng(seed).integers(-distinct, distinct, (3, size)).astype(np.float32)
+    rows[rows == distinct - 1] = -np.inf
+    for k in {1, min(7, size), max(1, size // 40), size}:
+        indices, values = top_k(mx.array(rows), k, ordered=False)
+        found = np.array(indices)
+        assert found.max() < size and all(len(set(row)) == k for row in found.tolist())
+        assert np.array_equal(np.take_along_axis(rows, found, -1), np.array(values))
+        assert np.array_equal(np.sort(np.array(values)), np.sort(rows)[:, -k:])
+
+
 @pytest.mark.parametrize("k", [0, -1, 6])
 def test_as_many_as_there_are(k):
     with pytest.raises(ValueError, match="between 1 and 5"):

@@ -132,7 +132,7 @@ def revival(
     """
     wanted = mx.stop_gradient(error)
     reach = mx.where(dead, encoded.reach, -mx.inf)
-    indices, _ = top_k(mx.stop_gradient(reach), plan.auxiliary_k)
+    indices, _ = top_k(mx.stop_gradient(reach), plan.auxiliary_k, ordered=False)
     chosen = scatter_features(mx.ones(indices.shape, mx.bool_), indices, reach.shape[-1])
     features = mx.where(chosen & dead, mx.maximum(encoded.reach, 0), 0)
     missed = wanted - wiring.decode(params, features.astype(encoded.reach.dtype))

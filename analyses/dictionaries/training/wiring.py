@@ -148,8 +148,9 @@ def without_parallel(gradient: mx.array, rows: mx.array) -> mx.array:
 def first_scale(kind: str, d_in: int, n_features: int) -> float:
     """Norm of each feature's encoder at first.
 
-    Kinds that start with half of all features on would overshoot the input by F / 2d.
+    Kinds that start with half of all features on would overshoot the input by F / 2d. Under an L1
+    penalty those of relu find their directions sooner from small ones.
     """
     if kind not in ("relu", "gated", "jumprelu"):
         return 1.0
-    return min(1.0, 2 * d_in / n_features)
+    return min(0.1 if kind == "relu" else 1.0, 2 * d_in / n_features)
