@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mlxray.analyses.dictionaries import load_dictionary, save_dictionary
+from mlxray.analyses.dictionaries.shipped import FOLDER
 
 from . import layouts
 from .layouts import inputs, weights
@@ -100,6 +101,13 @@ def test_every_architecture_of_saelens_is_read_or_refused(tmp_path: Path) -> Non
     for name in refused:
         with pytest.raises(ValueError, match=name):
             load_dictionary(layouts.saelens(tmp_path / name, name, weights()))
+
+
+@pytest.mark.parametrize("name", ["layers.3.resid_post", "layers.3.mlp"])
+def test_dictionaries_of_the_embedded_model(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Half precision in the file, single precision in both libraries."""
+    monkeypatch.setattr(layouts, "D", 128)
+    agree(f"pocket:{name}", theirs(FOLDER / name), load_dictionary(f"pocket:{name}"))
 
 
 @pytest.fixture
