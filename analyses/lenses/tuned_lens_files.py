@@ -16,7 +16,7 @@ import mlx.core as mx
 
 from mlxray.arrays import evaluate, truth
 from mlxray.errors import InputError, LoadError, SaveError
-from mlxray.storage.files import read_json, replace_files
+from mlxray.storage.files import read_json, replace_files, write_text
 from mlxray.storage.torch_file import read_torch
 from mlxray.storage.torch_writing import write_torch
 
@@ -111,7 +111,7 @@ def write_folder(lens: TunedLens, path: str | Path, model: str) -> Path:
     }
     with replace_files(folder / PARAMS, folder / CONFIG) as (params, settings):
         write_torch(params, state)
-        settings.write_text(json.dumps(config), encoding="utf-8")
+        write_text(settings, json.dumps(config))
     return folder
 
 
