@@ -1,8 +1,8 @@
 """What features of an attached dictionary cost a run, against the bare model.
 
-Run ``python tests/benchmarks/attached_features.py [ROUNDS]``. The model of `devices.py` runs 256 tokens, or
-one token behind a cache of 256; the dictionary has 16,384 features of layer 4's stream. All ways
-take turns in one process, and each is divided by the bare run just before it.
+Run ``python tests/benchmarks/attached_features.py [ROUNDS]``. The model of `devices.py` runs 256
+tokens, or one token behind a cache of 256; the dictionary has 16,384 features of layer 4's stream.
+All ways take turns in one process, and each is divided by the bare run just before it.
 """
 
 from __future__ import annotations
