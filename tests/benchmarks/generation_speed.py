@@ -55,7 +55,15 @@ def points(model: InterpretableModel, *names: str) -> list[tuple[str, int]]:
 
 RESIDUALS = ("resid_pre", "resid_mid", "resid_post")
 
+def bare_with_logprobs(model: InterpretableModel, tokens: int) -> None:
+    """The same, reading each token's log-probability, as a generation of mlxray does."""
+    steps = generate_step(mx.array(PROMPT), model.model, max_tokens=tokens)
+    for token, logprobs in steps:
+        float(logprobs[token].item())
+
+
 WAYS: dict[str, Writer] = {
+    "mlx-lm, log-probabilities read": bare_with_logprobs,
     "no edit": lambda m, n: m.generate(PROMPT, n),
     "an edit at one layer": lambda m, n: m.generate(PROMPT, n, interventions=steered(m)),
     "all resid points watched": lambda m, n: m.generate(PROMPT, n, watch=points(m, *RESIDUALS)),
