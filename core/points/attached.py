@@ -110,8 +110,6 @@ class Attachments:
         return None if found is None else (found, _unit(found, unit))
 
     def _meant(self, layer: int | None, stem: str, *, single: bool = False) -> Attachment | None:
-        base, dot, last = stem.rpartition(".")
-        stem = ALIASES.get(base, base) + dot + last
         here = [(parse(each.address), each) for each in self._all.values()]
         here = [(own, each) for own, each in here if own.layer == layer]
         exact = [each for own, each in here if own.name == stem]
@@ -121,6 +119,7 @@ class Attachments:
             each
             for own, each in here
             if stem == each.name
+            or _point_of(stem) == _point_of(own.name)
             or (single and stem in (each.point.unit, _with(own.name, each.name, each.point.unit)))
         ]
         if len(one) > 1:
@@ -145,6 +144,12 @@ def same_value(address: AddressLike, kept: Iterable[str]) -> str | None:
         if (own := parse(key)).layer == wanted.layer and f".{own.name}".endswith(f".{name}")
     ]
     return found[0] if len(found) == 1 else None
+
+
+def _point_of(name: str) -> str:
+    """A name whose point is called by its name in the vocabulary: ``mlp_out.features``."""
+    base, dot, last = name.rpartition(".")
+    return ALIASES.get(base, base) + dot + last
 
 
 def _with(name: str, last: str, other: str) -> str:

@@ -31,8 +31,6 @@ from ..reading.reader import FeatureReader
 
 Floats = npt.NDArray[np.float64]
 
-#: Arrays of the size of all rows' features that live at once in a patched pass.
-_LIVE = 4
 _numbers = itertools.count()
 
 
@@ -123,14 +121,10 @@ class Ablation:
         effects = np.zeros(len(features))
         places = [i for i, feature in enumerate(features) if moved[feature]]
         sweep = Sweep(self.model, self.batch, positions=self.at, budget=budget)
-        size = max(1, budget // (4 * _LIVE * self.own.size))
-        for start in range(0, len(places), size):
-            some = places[start : start + size]
-            cells = [_cell(self.address, features[i]) for i in some]
-            values = sweep.effects(
-                cells, {self.address: self.other}, self.measure.rows, progress=progress
-            )
-            effects[some] = self.clean - np.array(values)
+        cells = [_cell(self.address, features[i]) for i in places]
+        values = {self.address: self.other}
+        found = sweep.effects(cells, values, self.measure.rows, progress=progress)
+        effects[places] = self.clean - np.array(found)
         return effects
 
     def estimates(self, steps: int | None = None) -> Floats:
