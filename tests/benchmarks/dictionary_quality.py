@@ -24,7 +24,7 @@ from mlxray.analyses.dictionaries import DictionaryConfig, train_dictionaries
 POINTS = ("resid_post", "mlp.input", "mlp_out")
 
 
-def configs(layers: int, options: argparse.Namespace) -> list[DictionaryConfig]:
+def configs(layers: list[int], options: argparse.Namespace) -> list[DictionaryConfig]:
     """An autoencoder and a transcoder of each layer."""
     forms = (("resid_post", None), ("mlp.input", "mlp_out"))
     return [
@@ -34,9 +34,10 @@ def configs(layers: int, options: argparse.Namespace) -> list[DictionaryConfig]:
             k=k,
             reads=f"layers.{layer}.{reads}",
             writes=writes and f"layers.{layer}.{writes}",
+            skip=options.skip and writes is not None,
             learning_rate=options.learning_rate,
         )
-        for layer in range(layers)
+        for layer in layers
         for (reads, writes), features, k in zip(forms, options.features, options.k, strict=True)
     ]
 
@@ -45,6 +46,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("texts", type=Path)
+    parser.add_argument("--layers", type=int, nargs="+", help="only these layers")
+    parser.add_argument("--skip", action="store_true", help="transcoders with a linear map beside")
     parser.add_argument("--features", type=int, nargs=2, default=(512, 2048))
     parser.add_argument("--k", type=int, nargs=2, default=(16, 20))
     parser.add_argument("--learning-rate", type=float, default=3e-3)
@@ -57,8 +60,8 @@ def main() -> int:
     texts = json.loads(options.texts.read_text(encoding="utf-8"))
     cut = len(texts) * 9 // 10
     model = InterpretableModel(options.model)
-    layers = len(model.layers)
-    points = [f"layers.{layer}.{point}" for layer in range(layers) for point in POINTS]
+    layers = options.layers or list(range(len(model.layers)))
+    points = [f"layers.{layer}.{point}" for layer in layers for point in POINTS]
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         store = harvest(

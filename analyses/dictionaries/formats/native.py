@@ -66,8 +66,12 @@ def load(path: Path) -> Dictionary | Crosscoder:
     form = settings.text("form")
     if form not in _FORMS:
         raise settings.wrong("form", f"one of {', '.join(_FORMS)}")
-    arrays = {name: _take(tensors, name, axes) for name, axes in _FORMS[form].items()}
-    activation = _read("activation", settings, tensors, _ACTIVATIONS)
+    known = _arrays(settings, tensors)
+    for name, axes in _FORMS[form].items():
+        if name not in known or known[name].ndim != axes:
+            raise settings.wrong("shapes", f"{name!r} with {axes} axes")
+    arrays = {name: known[name] for name in _FORMS[form]}
+    activation = _read("activation", settings, known, _ACTIVATIONS)
     metadata = {**settings.inner("metadata").values, "format": "mlxray"}
     made: Dictionary | Crosscoder
     if form == "crosscoder":
@@ -82,9 +86,9 @@ def load(path: Path) -> Dictionary | Crosscoder:
         made = Dictionary(
             **arrays,
             activation=activation,
-            skip=_take(tensors, "skip", 2) if "skip" in tensors else None,
+            skip=known.get("skip"),
             subtract_decoder_bias=settings.flag("subtract_decoder_bias"),
-            normalization=_read("normalization", settings, tensors, _NORMALIZATIONS),
+            normalization=_read("normalization", settings, known, _NORMALIZATIONS),
             reads=settings.text("reads") if "reads" in settings else None,
             writes=settings.text("writes") if "writes" in settings else None,
             metadata=metadata,
@@ -93,8 +97,14 @@ def load(path: Path) -> Dictionary | Crosscoder:
     return made
 
 
-def _take(tensors: Tensors, name: str, axes: int) -> mx.array:
-    return tensors.take(name, tensors.shape(name, axes))
+def _arrays(settings: Settings, tensors: Tensors) -> dict[str, mx.array]:
+    """All tensors, with the shapes that the settings give."""
+    shapes = settings.inner("shapes").values
+    for shape in shapes.values():
+        if not isinstance(shape, list) or not all(type(n) is int for n in shape):
+            raise settings.wrong("shapes", "lists of whole numbers")
+    reason = f"{CONFIG} says so"
+    return {name: tensors.take(name, tuple(shape), reason) for name, shape in shapes.items()}
 
 
 def _texts(settings: Settings, name: str) -> list[str]:
@@ -104,7 +114,9 @@ def _texts(settings: Settings, name: str) -> list[str]:
     return found
 
 
-def _read(part: str, settings: Settings, tensors: Tensors, known: dict[str, type[Any]]) -> Any:
+def _read(
+    part: str, settings: Settings, arrays: dict[str, mx.array], known: dict[str, type[Any]]
+) -> Any:
     """An activation function or a normalisation."""
     own = settings.inner(part)
     kind = own.text("kind")
@@ -112,8 +124,8 @@ def _read(part: str, settings: Settings, tensors: Tensors, known: dict[str, type
         raise own.wrong("kind", f"one of {', '.join(known)}")
     given: dict[str, Any] = {}
     for field in fields(known[kind]):
-        if f"{part}.{field.name}" in tensors:
-            given[field.name] = _take(tensors, f"{part}.{field.name}", 1)
+        if f"{part}.{field.name}" in arrays:
+            given[field.name] = arrays[f"{part}.{field.name}"]
         elif field.name in own:
             read = own.whole if field.type == "int" else own.number
             given[field.name] = read(field.name)
@@ -153,6 +165,7 @@ def save(dictionary: Any, folder: Path) -> None:
         told |= {"reads": dictionary.reads, "writes": dictionary.writes}
         if dictionary.skip is not None:
             tensors["skip"] = dictionary.skip
+    told["shapes"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
     try:
         text = json.dumps(told, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,20 @@ import numpy as np
 import pytest
 
 from mlxray import DictionaryFormat, registry
-from mlxray.analyses.dictionaries import load_dictionary
+from mlxray.analyses.dictionaries import load_dictionary, save_dictionary
 from mlxray.errors import InputError, LoadError, PluginError
 
 from ...core.torch_archive import Archive
 from . import layouts
 from .layouts import F, weights
+
+
+def native(folder: Path) -> None:
+    layouts.saelens(folder / "first", "jumprelu", weights())
+    made = load_dictionary(folder / "first")
+    shutil.rmtree(folder / "first")
+    save_dictionary(made, folder, "mlxray")
+
 
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "saelens": lambda folder: layouts.saelens(folder, "jumprelu", weights()),
@@ -29,6 +38,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "dictionary_learning": lambda f: layouts.dictionary_learning(f, "AutoEncoder", weights()),
     "qwen-scope": lambda folder: layouts.qwen_scope(folder / "SAE-Res-Qwen3-W1K-L0_3", weights()),
     "mlxterp": lambda folder: layouts.mlxterp(folder, weights()),
+    "mlxray": native,
     "circuit-tracer": layouts.circuit_tracer,
     "circuit-tracer-set": lambda folder: layouts.circuit_tracer_set(folder, weights()),
 }

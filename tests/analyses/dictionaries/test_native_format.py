@@ -120,7 +120,9 @@ def tensors(edit: Callable[[dict[str, mx.array]], Any]) -> Callable[[Path], None
         (tensors(lambda t: t.update(more=mx.zeros(2))), "also holds 'more'"),
         (tensors(lambda t: t.update(encoder_bias=mx.zeros(F + 1))), "encoder_bias has shape"),
         (tensors(lambda t: t.update(encoder=t["encoder"] * float("nan"))), "NaN or infinity"),
-        (tensors(lambda t: t.update(encoder=t["encoder"][0])), "3 axes"),
+        (settings(lambda s: s["shapes"].pop("decoder")), "'decoder' with 3 axes"),
+        (settings(lambda s: s["shapes"].update(decoder=[7, "2", 5])), "lists of whole numbers"),
+        (settings(lambda s: s["shapes"].update(decoder=[7, 2, 6])), r"expected \(7, 2, 6\)"),
     ],
 )
 def test_damaged_files(tmp_path: Path, change: Callable[[Path], None], said: str) -> None:
