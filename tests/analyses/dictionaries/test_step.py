@@ -130,6 +130,8 @@ def test_free_decoders_are_finished_as_what_they_were(points: tuple[str, ...]) -
     run = Run(make_plan(config, dict.fromkeys(points, D), 10, N), data)
     for _ in range(10):
         run.advance(data, record=False)
+    # Thresholds among the pre-activations, so that their scale matters.
+    run.state["parameters"]["threshold"] = mx.linspace(0.02, 0.4, F * len(points))
     params = {n: np.array(v, np.float64) for n, v in run.state["parameters"].items()}
     made = run.result([], N, {}).dictionary
     read = [np.array(data[n], np.float64) * float(run.scales[0][0 if n == "x" else D].item())
