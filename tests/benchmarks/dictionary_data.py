@@ -124,10 +124,13 @@ def show_memory(console: Console, folder: Path) -> None:
     for size in SIZES:
         store = make_store(folder / str(size), size * BUFFER, width)
         asked = [str(store.folder), str(features), str(steps), mx.default_device().type.name]
-        done = subprocess.run(
-            [sys.executable, __file__, *asked], capture_output=True, text=True, check=True
-        )
-        peak, peak_mlx = json.loads(done.stdout.strip().splitlines()[-1])
+        peaks = []
+        for _ in range(2):  # the lesser of two, since allocators differ from run to run
+            done = subprocess.run(
+                [sys.executable, __file__, *asked], capture_output=True, text=True, check=True
+            )
+            peaks.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        peak, peak_mlx = min(peaks)
         first = first or peak
         table.add_row(
             f"{store.tokens:,}", f"{store.tokens * width * 2 / 2**20:.0f} MiB",

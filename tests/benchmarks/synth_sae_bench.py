@@ -192,7 +192,7 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
     """Train both sides in turns and print what became of it."""
-    console = Console(highlight=False, width=110)
+    console = Console(highlight=False, width=130)
     config = SyntheticConfig().scaled(options.scale)
     if not (folder / "train.npy").exists():
         start = time.perf_counter()

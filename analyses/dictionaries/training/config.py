@@ -38,7 +38,8 @@ class DictionaryConfig:
             per token and layer on average. The smaller of 32 and n_features if left out.
         sparsity: Coefficient of the L1 penalty (relu: 0.1, gated: 0.3 if left out) or of L0
             (jumprelu: 0.001, or 1 with a target).
-        target_l0: For jumprelu: the penalty is then sparsity · (L0 / target_l0 − 1)².
+        target_l0: For jumprelu: the penalty is then sparsity · (L0 / target_l0 − 1)², of each
+            token.
         prefixes: For matryoshka: how many of the first features make each reconstruction, the
             last one all. F/16, F/8, F/4, F/2 and F if left out.
         learning_rate: Peak rate of AdamW; 2e-4 / √(n_features / 2¹⁴) if left out.

@@ -16,7 +16,7 @@ from ..types.dictionary import Dictionary
 from .kinds import Kind
 from .plan import Plan
 from .step import State
-from .wiring import CrossLayer, Flat, Wiring
+from .wiring import CrossLayer, Flat, Params, Wiring
 
 Trained = Dictionary | CrossLayerTranscoder | Crosscoder
 
@@ -42,6 +42,8 @@ def finish(
         scales: (d_in,) and (d_out,): what inputs and outputs were multiplied by.
         metadata: What to note in it.
     """
+    if kind.decoder_norm != 1:
+        state = {**state, "parameters": with_unit_rows(state["parameters"], wiring)}
     params = state["parameters"]
     reads, writes = scales
     unit = float(np.array(writes).mean())
@@ -79,6 +81,21 @@ def finish(
         )
     evaluate(arrays_of(made))
     return made
+
+
+def with_unit_rows(params: Params, wiring: Wiring) -> Params:
+    """The same dictionary with decoder rows of norm 1: what is before them is scaled instead."""
+    norms = [mx.maximum(mx.linalg.norm(params[n], axis=-1), 1e-12) for n in wiring.decoders]
+    units = {
+        name: params[name] / size[:, None]
+        for name, size in zip(wiring.decoders, norms, strict=True)
+    }
+    sizes = mx.concatenate(norms)
+    by_feature = {name: params[name] * sizes for name in ("encoder_bias", "threshold")}
+    encoder = params["encoder"]
+    # (d, F), or (layers, d, F) with the features of each layer.
+    layered = sizes if encoder.ndim == 2 else sizes.reshape(encoder.shape[0], 1, -1)
+    return {**params, **units, **by_feature, "encoder": encoder * layered}
 
 
 def _cross_layer(

@@ -30,6 +30,8 @@ def first_state(kind: Kind, wiring: Wiring, key: mx.array, scale: float, mean: m
     """What a training starts from."""
     params = wiring.initial(key, scale, mean) | kind.initial()
     params = {name: value.astype(mx.float32) for name, value in params.items()}
+    for name in wiring.decoders:
+        params[name] = kind.decoder_norm * params[name]
     return {
         "parameters": params,
         "first": {name: mx.zeros_like(value) for name, value in params.items()},
@@ -71,6 +73,7 @@ def make_step(
         return loss, encoded, error
 
     slopes_of = mx.value_and_grad(objective)
+    constrained = wiring.decoders if kind.decoder_norm == 1 else ()
 
     def step(state: State, x: mx.array, y: mx.array) -> tuple[State, Stats]:
         params, tracked = state["parameters"], state["tracked"]
@@ -79,12 +82,12 @@ def make_step(
         sparsity = plan.sparsity * _rise(count, plan.sparsity_warmup)
         x, y = x.astype(dtype), y.astype(dtype)
         (loss, encoded, error), slopes = slopes_of(params, x, y, sparsity, dead)
-        for name in wiring.decoders:
+        for name in constrained:
             slopes[name] = without_parallel(slopes[name], params[name])
         moments = (state["first"], state["second"])
         rate = learning_rate(plan, count)
         new, first, second = adamw(params, slopes, moments, rate, count, plan.config.weight_decay)
-        for name in wiring.decoders:
+        for name in constrained:
             norms = mx.linalg.norm(new[name], axis=-1, keepdims=True)
             new[name] = new[name] / mx.maximum(norms, 1e-12)
         on = active(encoded.code, wiring.n_features)

@@ -113,3 +113,48 @@ def test_dead_features_predict_the_error_of_the_others() -> None:
         mx.array(dead),
     )
     assert found.item() == pytest.approx(missed / variance + below / N, rel=1e-4)
+
+
+@pytest.mark.parametrize("points", [("x",), ("x", "y")])
+def test_free_decoders_are_finished_as_what_they_were(points: tuple[str, ...]) -> None:
+    """A jumprelu dictionary, flat and cross-layer, against its parameters as they were trained."""
+    data = {name: mx.array((ROWS * (n + 2)).astype(np.float32)) for n, name in enumerate(points)}
+    config = DictionaryConfig(
+        n_features=F,
+        kind="jumprelu",
+        learning_rate=0.05,
+        initial_threshold=0.02,
+        reads=points,
+        writes=points if len(points) > 1 else None,
+    )
+    run = Run(make_plan(config, dict.fromkeys(points, D), 10, N), data)
+    for _ in range(10):
+        run.advance(data, record=False)
+    # Thresholds among the pre-activations, so that their scale matters.
+    run.state["parameters"]["threshold"] = mx.linspace(0.02, 0.4, F * len(points))
+    params = {n: np.array(v, np.float64) for n, v in run.state["parameters"].items()}
+    made = run.result([], N, {}).dictionary
+    read = [np.array(data[n], np.float64) * float(run.scales[0][0 if n == "x" else D].item())
+            for n in points]  # fmt: skip
+    if len(points) == 1:
+        pre = (read[0] - params["decoder_bias"]) @ params["encoder"] + params["encoder_bias"]
+        features = np.where(pre > params["threshold"], pre, 0)
+        wanted = features @ params["decoder"] + params["decoder_bias"]
+        outputs = [made(data["x"])]
+        rows = np.array(made.decoder)
+    else:
+        pre = [x @ encoder for x, encoder in zip(read, params["encoder"], strict=True)]
+        joined = np.concatenate(pre, axis=1) + params["encoder_bias"]
+        features = np.where(joined > params["threshold"], joined, 0)
+        first = features[:, :F] @ params["decoder.0"]
+        second = features[:, F:] @ params["decoder.1"]
+        wanted = first + params["decoder_bias"]
+        wanted[:, D:] += second
+        outputs = made([data[n] for n in points])
+        rows = np.array(run.scales[1])[D:] * np.array(made.layers[1].decoder)[:, 0]
+        rows /= float(np.array(run.scales[1]).mean())
+    assert np.abs(np.linalg.norm(params["decoder" if len(points) == 1 else "decoder.1"], axis=-1)
+                  - 1).min() > 0.01  # fmt: skip
+    found = np.concatenate([np.array(o) for o in outputs], axis=1) * np.array(run.scales[1])
+    assert np.abs(features).max() > 0 and np.allclose(found, wanted, atol=1e-4)
+    assert np.allclose(np.linalg.norm(rows, axis=-1), 1, atol=1e-4)
