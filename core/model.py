@@ -265,6 +265,12 @@ class InterpretableModel(WrappedModel):
     attach = attach
     attached = attached
     detach = detach
+
+    @property
+    def attachments(self) -> dict[str, Any]:
+        """What is attached, by the address of all its values; see `attach`."""
+        return {address: each.source for address, each in self.layout.attached.all.items()}
+
     generate = generate
     stream_generate = stream_generate
     generate_batch = generate_batch

@@ -13,8 +13,8 @@ from ..checks.annotations import wrong_field
 #: What every model object holds or can do.
 RESERVED = frozenset(
     """
-    activations adapter attach attached context conversation_trace decode detach encode encode_batch
-    finish_from from_pretrained generate generate_batch get_attention_patterns
+    activations adapter attach attached attachments context conversation_trace decode detach encode
+    encode_batch finish_from from_pretrained generate generate_batch get_attention_patterns
     get_token_predictions gradients layer_indices layers layout model module name named_modules
     output points resolved run_with_cache run_with_hooks stream_generate to_str_tokens token_to_str
     tokenizer tokens trace vocab_size watch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .derived_site import DerivedSite
 from .experts import ExpertsSite
 from .head_site import HeadSite
 from .sites import AttentionSite, HeadOutSite, ModuleSite, ResidMidSite, Site
@@ -44,8 +43,6 @@ def where(site: Site) -> str:
         return f"through {site.path}"
     if isinstance(site, ExpertsSite):
         return f"mix of {site.experts}"
-    if isinstance(site, DerivedSite):
-        return " and ".join(map(where, site.read_at))
     if isinstance(site, HeadSite):
         return f"head {site.head} of {where(site.whole)}"
     if isinstance(site, ResidMidSite):

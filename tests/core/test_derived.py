@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -203,7 +204,8 @@ def test_a_block_attaches_and_detaches(model: InterpretableModel) -> None:
         with model.attached(space, name="plane"):
             pass
         values = model.activations(IDS, addresses)
-    assert values[addresses[0]].shape == (1, 4, 3)
+        assert model.attachments == {f"{AT}.plane": space}
+    assert values[addresses[0]].shape == (1, 4, 3) and model.attachments == {}
     with pytest.raises(AddressError, match="nothing at"):
         model.activations(IDS, addresses)
     model.attach(space, name="plane")
@@ -214,6 +216,18 @@ def test_a_block_attaches_and_detaches(model: InterpretableModel) -> None:
     with pytest.raises(InputError, match="'plane' is not attached"):
         model.detach("plane")
     assert model.detach() == []
+
+
+def test_what_one_thread_attached_others_use(model: InterpretableModel) -> None:
+    (at,) = model.attach(subspace(), name="plane")
+
+    def shifted(step: int) -> mx.array:
+        return model.run_with_hooks(IDS, {f"{at}.0": lambda v: v + step})
+
+    alone = [shifted(step) for step in (1, 2, 3, 4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(shifted, (1, 2, 3, 4)))
+    assert all(mx.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_a_block_that_fails_detaches_too(model: InterpretableModel) -> None:
