@@ -1,6 +1,6 @@
 """What feature analyses cost on the embedded model: reading many features, and ablating them.
 
-Run ``python tests/benchmarks/features.py [--features 2048] [--texts 200]``. In turns:
+Run ``python tests/benchmarks/feature_analyses.py [--features 2048] [--texts 200]``. In turns:
 
 - the examples of all features, against the model and the encoder alone on the same batches;
 - exact ablation of all active features by `feature_patching`, against a run with a hook for each;
