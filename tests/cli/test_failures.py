@@ -117,7 +117,7 @@ def test_interrupt_inside_an_analysis(mlxray, provide):
     ("words", "said"),
     [
         (("lns",), "there is no command 'lns'. Did you mean 'lens' or 'plugins'?"),
-        (("zzz",), "there is no command 'zzz'. Known: 'attention', 'doctor', 'generate', "),
+        (("zzz",), "there is no command 'zzz'. Known: 'attention', 'dictionary', 'doctor', "),
         (("lens", "--zzz"), "`mlxray lens --help` shows what there is."),
         (("lens", "The", "capital"), "put a text of several words in quotes"),
         (("--what",), "--what"),

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from mlxray.arrays import evaluate
 from mlxray.errors import AnalysisError, EditError, InputError
@@ -51,6 +50,8 @@ def matrix(values: Any, address: str, examples: int | None = None) -> Floats:
             not of `examples` examples.
         AnalysisError: if one is not finite.
     """
+    import numpy as np
+
     if isinstance(values, mx.array):
         evaluate(values)
         values = values.astype(mx.float32)

@@ -6,17 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from mlxray.checks.annotations import shown
 from mlxray.errors import AnalysisError, InputError
 
+if TYPE_CHECKING:  # results import this file, and registering them waits for no NumPy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Codes = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+else:
+    Codes = Floats = Any
+
 Label = str | int | bool
-Codes = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 #: Examples of each class that a probe needs: one to learn from, one to be tested on.
 LEAST = 2
@@ -47,6 +51,8 @@ def class_labels(labels: Any, examples: int) -> Classes:
             or a class has fewer than two examples.
         AnalysisError: if all examples have the same label.
     """
+    import numpy as np
+
     values = _values(labels, examples)
     kinds = {type(value) for value in values}
     if kinds & {float}:
@@ -84,6 +90,8 @@ def numbers(labels: Any, examples: int) -> Floats:
             number.
         AnalysisError: if all are the same.
     """
+    import numpy as np
+
     values = _values(labels, examples)
     for place, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -105,6 +113,8 @@ def coded(values: Any, examples: int, name: str) -> Codes:
     Raises:
         InputError: if there is not one for each example; `name` says of what.
     """
+    import numpy as np
+
     given = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise InputError(f"{name} is a list with one value for each example; got {shown(values)}.")
