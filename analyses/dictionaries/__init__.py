@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .types.cross_layer import TranscoderLayer as TranscoderLayer
     from .types.crosscoder import Crosscoder as Crosscoder
     from .types.dictionary import Dictionary as Dictionary
+    from .types.form import DictionaryForm as DictionaryForm
+    from .types.matching_pursuit import MatchingPursuit as MatchingPursuit
     from .types.normalization import LayerNorm as LayerNorm
     from .types.normalization import NoNormalization as NoNormalization
     from .types.normalization import Normalization as Normalization
@@ -46,11 +48,13 @@ _HOMES = {
     "Crosscoder": "types.crosscoder",
     "Dictionary": "types.dictionary",
     "DictionaryConfig": "training.config",
+    "DictionaryForm": "types.form",
     "DictionaryReport": "report_result",
     "Gated": "types.activations",
     "InMemory": "training.batches",
     "JumpReLU": "types.activations",
     "LayerNorm": "types.normalization",
+    "MatchingPursuit": "types.matching_pursuit",
     "NoNormalization": "types.normalization",
     "Normalization": "types.normalization",
     "ReLU": "types.activations",

@@ -38,8 +38,7 @@ def evaluate_dictionary(
 
     Args:
         model: The model.
-        dictionary: A `Dictionary`, `CrossLayerTranscoder` or `Crosscoder` that knows its
-            addresses.
+        dictionary: Of any form; it knows its addresses.
         texts: Prompts, texts or token ids; each is run by itself.
         skip_first: Tokens at the start of each text that are neither counted nor replaced, such
             as the token that begins all texts.

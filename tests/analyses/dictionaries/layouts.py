@@ -79,6 +79,24 @@ NEEDED = {
 }
 
 
+#: Architectures whose weights are those of a function of their own, and are all written.
+WHOLE = ("matching_pursuit",)
+
+
+def unit_rows(seed: int = 0) -> Arrays:
+    """Weights of a matching pursuit: rows of norm 1."""
+    w = weights(seed)
+    norms = np.linalg.norm(w["W_dec"], axis=1, keepdims=True)
+    return {"W_dec": w["W_dec"] / norms, "b_dec": w["b_dec"]}
+
+
+def weights_of(architecture: str) -> Arrays:
+    """Weights of one of SAELens' architectures."""
+    if architecture == "matching_pursuit":
+        return unit_rows()
+    return weights(d_out=4 if "transcoder" in architecture else None)
+
+
 def saelens(folder: Path, architecture: str, w: Arrays, **changed: Any) -> Path:
     """SAELens 6."""
     transcoder = "transcoder" in architecture
@@ -104,8 +122,10 @@ def saelens(folder: Path, architecture: str, w: Arrays, **changed: Any) -> Path:
     if architecture in ("topk", "abstopk"):
         values["k"] = K
     settings(folder / "cfg.json", {**values, **changed})
-    names = ("W_enc", "W_dec", "b_dec", *NEEDED.get(architecture, ("b_enc",)))
-    safetensors(folder / "sae_weights.safetensors", {name: w[name] for name in names})
+    if architecture not in WHOLE:
+        names = ("W_enc", "W_dec", "b_dec", *NEEDED.get(architecture, ("b_enc",)))
+        w = {name: w[name] for name in names}
+    safetensors(folder / "sae_weights.safetensors", w)
     return folder
 
 

@@ -50,7 +50,7 @@ def theirs(folder: Path) -> Any:
 
 
 CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in layouts.NEEDED},
+    **{name: (name, {}) for name in (*layouts.NEEDED, *layouts.WHOLE)},
     "topk, ranked by decoder norm": ("topk", {"rescale_acts_by_decoder_norm": True}),
     "standard, constant_norm_rescale": (
         "standard",
@@ -58,6 +58,16 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "jumprelu, layer_norm": ("jumprelu", {"normalize_activations": "layer_norm"}),
     "standard, b_dec not subtracted": ("standard", {"apply_b_dec_to_input": False}),
+    "matching_pursuit, its other settings": (
+        "matching_pursuit",
+        {
+            "residual_threshold": 4.0,
+            "max_iterations": 9,
+            "stop_on_duplicate_support": False,
+            "apply_b_dec_to_input": False,
+            "normalize_activations": "layer_norm",
+        },
+    ),
 }
 
 
@@ -65,7 +75,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_reading_and_writing(tmp_path: Path, what: str) -> None:
     """What SAELens saves is read the same, and what is written SAELens reads the same."""
     architecture, changed = CHANGES[what]
-    w = weights(d_out=4 if "transcoder" in architecture else None)
+    w = layouts.weights_of(architecture)
     layouts.saelens(tmp_path / "mine", architecture, w, **changed)
     reference = theirs(tmp_path / "mine")
     reference.save_model(tmp_path / "theirs")
@@ -92,14 +102,10 @@ def test_settings_before_version_6(tmp_path: Path, function: str) -> None:
     agree(f"before 6.0, {function}", theirs(tmp_path), load_dictionary(tmp_path))
 
 
-def test_every_architecture_of_saelens_is_read_or_refused(tmp_path: Path) -> None:
+def test_every_architecture_of_saelens_is_here() -> None:
     from sae_lens.registry import SAE_CLASS_REGISTRY
 
-    refused = set(SAE_CLASS_REGISTRY) - set(layouts.NEEDED)
-    assert refused <= {"temporal", "matching_pursuit"}
-    for name in refused:
-        with pytest.raises(ValueError, match=name):
-            load_dictionary(layouts.saelens(tmp_path / name, name, weights()))
+    assert set(SAE_CLASS_REGISTRY) == {*layouts.NEEDED, *layouts.WHOLE, "temporal"}
 
 
 @pytest.fixture
