@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .types.normalization import Scale as Scale
     from .types.normalization import Standardize as Standardize
     from .types.normalization import TokenNorm as TokenNorm
+    from .types.temporal import ContextAttention as ContextAttention
+    from .types.temporal import TemporalDictionary as TemporalDictionary
 
 #: Public name → the module that has it; imported when first asked for, so that a result type or a
 #: file format can be registered without what trains a dictionary.
@@ -44,6 +46,7 @@ _HOMES = {
     "Activation": "types.activations",
     "BatchTopK": "types.activations",
     "Batches": "training.batches",
+    "ContextAttention": "types.temporal",
     "CrossLayerTranscoder": "types.cross_layer",
     "Crosscoder": "types.crosscoder",
     "Dictionary": "types.dictionary",
@@ -60,6 +63,7 @@ _HOMES = {
     "ReLU": "types.activations",
     "Scale": "types.normalization",
     "Standardize": "types.normalization",
+    "TemporalDictionary": "types.temporal",
     "TokenNorm": "types.normalization",
     "TopK": "types.activations",
     "TrainingResult": "training.training_result",

@@ -120,10 +120,12 @@ class Sums:
         self.loss += _loss(logits, ids)
         found = {point: cache[point] for point in points}
         self.placed.check(found)
-        inputs = [found[p][0, skip_first:] for p in self.placed.reads]
+        # Of all tokens, since features may depend on the tokens before.
+        inputs = [found[p][0] for p in self.placed.reads]
         targets = [found[p][0, skip_first:] for p in self.placed.writes]
         features = self.placed.features(inputs)
-        outputs = self.placed.outputs(features, inputs)
+        outputs = [each[skip_first:] for each in self.placed.outputs(features, inputs)]
+        features = [each[skip_first:] for each in features]
         active = mx.concatenate([mx.sum(f != 0, axis=0) for f in features])
         evaluate(active, outputs)
         if not self._first:

@@ -35,8 +35,8 @@ def load_dictionary(
         subfolder: Where in the folder or repository to look.
 
     Returns:
-        A `Dictionary`; a `MatchingPursuit` from SAELens' layout, where it is one; a
-        `CrossLayerTranscoder` from circuit-tracer's.
+        A `Dictionary`; from SAELens' layout also a `MatchingPursuit` or `TemporalDictionary`, from
+        circuit-tracer's a `CrossLayerTranscoder`.
 
     Raises:
         PluginError: if no format has that name.

@@ -47,6 +47,13 @@ class DictionaryFeatures:
         return self.dictionary.n_features
 
     @property
+    def needs_text(self) -> str | None:
+        """Why a pass has to begin where the text begins; None if it need not."""
+        if not self.dictionary.needs_text:
+            return None
+        return f"features of a {self.dictionary.kind} dictionary depend on the tokens before"
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The address that it reads."""
         return (str(self.dictionary.reads),)

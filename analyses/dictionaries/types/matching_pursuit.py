@@ -120,7 +120,7 @@ class MatchingPursuit:
             residual = residual - value * row
             done = done | (value == 0)  # nothing has changed, so nothing will
             if self.stop_on_repeat:
-                done = done | _repeats(index, values, indices)
+                done = done | _repeats(index, indices)
             if self.residual_threshold > 0:
                 norm = mx.linalg.norm(residual.astype(mx.float32), axis=1, keepdims=True)
                 done = done | (norm < self.residual_threshold)
@@ -194,9 +194,8 @@ class MatchingPursuit:
         return self.normalization.denormalize(decoded + self.decoder_bias, x)
 
 
-def _repeats(index: mx.array, values: list[mx.array], indices: list[mx.array]) -> mx.array:
-    """Whether a step (N, 1) chose a feature that a step before turned on."""
-    if not values:
+def _repeats(index: mx.array, indices: list[mx.array]) -> mx.array:
+    """Whether a step (N, 1) chose a feature that a step before chose, and so turned on."""
+    if not indices:
         return mx.zeros(index.shape, mx.bool_)
-    before = (mx.concatenate(indices, axis=1) == index) & (mx.concatenate(values, axis=1) > 0)
-    return mx.any(before, axis=1, keepdims=True)
+    return mx.any(mx.concatenate(indices, axis=1) == index, axis=1, keepdims=True)

@@ -12,8 +12,9 @@ from mlxray.errors import InputError
 from ...types.dictionary import Dictionary
 from ...types.form import DictionaryForm
 from ...types.matching_pursuit import MatchingPursuit
+from ...types.temporal import TemporalDictionary
 from ..reading import parts
-from . import pursuit, reading
+from . import pursuit, reading, temporal
 from .file import File
 from .settings import CONFIG, WEIGHTS
 from .writing import save as save_dictionary
@@ -21,6 +22,7 @@ from .writing import save as save_dictionary
 _READERS: dict[str, Callable[[File], DictionaryForm]] = {
     **dict.fromkeys(reading.ARCHITECTURES, reading.read),
     pursuit.ARCHITECTURE: pursuit.read,
+    temporal.ARCHITECTURE: temporal.read,
 }
 
 
@@ -52,9 +54,11 @@ def save(dictionary: Any, folder: Path) -> None:
         save_dictionary(dictionary, folder)
     elif isinstance(dictionary, MatchingPursuit):
         pursuit.save(dictionary, folder)
+    elif isinstance(dictionary, TemporalDictionary):
+        temporal.save(dictionary, folder)
     else:
         raise InputError(
-            f"SAELens' layout holds one Dictionary or MatchingPursuit; got "
+            "SAELens' layout holds one Dictionary, MatchingPursuit or TemporalDictionary; got "
             f"{type(dictionary).__name__}. Cross-layer transcoders are saved with "
             "format='circuit-tracer'."
         )
