@@ -36,12 +36,16 @@ if TYPE_CHECKING:
     from .types.cross_layer import TranscoderLayer as TranscoderLayer
     from .types.crosscoder import Crosscoder as Crosscoder
     from .types.dictionary import Dictionary as Dictionary
+    from .types.form import DictionaryForm as DictionaryForm
+    from .types.matching_pursuit import MatchingPursuit as MatchingPursuit
     from .types.normalization import LayerNorm as LayerNorm
     from .types.normalization import NoNormalization as NoNormalization
     from .types.normalization import Normalization as Normalization
     from .types.normalization import Scale as Scale
     from .types.normalization import Standardize as Standardize
     from .types.normalization import TokenNorm as TokenNorm
+    from .types.temporal import ContextAttention as ContextAttention
+    from .types.temporal import TemporalDictionary as TemporalDictionary
 
 #: Public name → the module that has it; imported when first asked for, so that a result type or a
 #: file format can be registered without what trains a dictionary.
@@ -50,15 +54,18 @@ _HOMES = {
     "Activation": "types.activations",
     "BatchTopK": "types.activations",
     "Batches": "training.batches",
+    "ContextAttention": "types.temporal",
     "CrossLayerTranscoder": "types.cross_layer",
     "Crosscoder": "types.crosscoder",
     "Dictionary": "types.dictionary",
     "DictionaryConfig": "training.config",
+    "DictionaryForm": "types.form",
     "DictionaryReport": "report_result",
     "Gated": "types.activations",
     "InMemory": "training.batches",
     "JumpReLU": "types.activations",
     "LayerNorm": "types.normalization",
+    "MatchingPursuit": "types.matching_pursuit",
     "NoNormalization": "types.normalization",
     "Normalization": "types.normalization",
     "ReLU": "types.activations",
@@ -68,6 +75,7 @@ _HOMES = {
     "SyntheticData": "synthetic.features",
     "SyntheticFeatures": "synthetic.features",
     "SyntheticScore": "synthetic.score_result",
+    "TemporalDictionary": "types.temporal",
     "TokenNorm": "types.normalization",
     "TopK": "types.activations",
     "TrainingEstimate": "estimate",

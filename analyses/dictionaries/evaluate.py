@@ -46,9 +46,8 @@ def evaluate_dictionary(
 
     Args:
         model: The model.
-        dictionary: A `Dictionary`, `CrossLayerTranscoder` or `Crosscoder` that knows its
-            addresses, or what `load_dictionary` reads one from: a folder, a hub id,
-            pocket:layers.3.resid_post.
+        dictionary: One of any form that knows its addresses, or what `load_dictionary` reads one
+            from: a folder, a hub id, pocket:layers.3.resid_post.
         texts: A list of prompts, texts or token ids; or a text file, JSON lines or a data set,
             as `documents` reads them. Each is run by itself.
         skip_first: Tokens at the start of each text that are neither counted nor replaced, such
@@ -144,10 +143,12 @@ class Sums:
         self.loss += _loss(logits, ids)
         found = {point: cache[point] for point in points}
         self.placed.check(found)
-        inputs = [found[p][0, skip_first:] for p in self.placed.reads]
+        # Of all tokens, since features may depend on the tokens before.
+        inputs = [found[p][0] for p in self.placed.reads]
         targets = [found[p][0, skip_first:] for p in self.placed.writes]
         features = self.placed.features(inputs)
-        outputs = self.placed.outputs(features, inputs)
+        outputs = [each[skip_first:] for each in self.placed.outputs(features, inputs)]
+        features = [each[skip_first:] for each in features]
         active = mx.concatenate([mx.sum(f != 0, axis=0) for f in features])
         evaluate(active, outputs)
         if not self._first:

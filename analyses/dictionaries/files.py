@@ -14,12 +14,9 @@ from mlxray.loading import hub
 
 from . import places
 from .formats.reading import layer_in
+from .placement import AnyDictionary
 from .shipped import shipped_path
-from .types.cross_layer import CrossLayerTranscoder
-from .types.crosscoder import Crosscoder
-from .types.dictionary import Dictionary
-
-AnyDictionary = Dictionary | CrossLayerTranscoder | Crosscoder
+from .types.form import DictionaryForm
 
 
 def load_dictionary(
@@ -40,7 +37,8 @@ def load_dictionary(
         subfolder: Where in the folder or repository to look.
 
     Returns:
-        A `Dictionary`; a `CrossLayerTranscoder` from circuit-tracer's layout.
+        A `Dictionary`; from SAELens' layout also a `MatchingPursuit` or `TemporalDictionary`, from
+        circuit-tracer's a `CrossLayerTranscoder`.
 
     Raises:
         PluginError: if no format has that name.
@@ -85,7 +83,7 @@ def save_dictionary(
     Args:
         dictionary: What to write.
         folder: Where to; it is made if it is not there.
-        format: ``"saelens"`` for a `Dictionary`, ``"circuit-tracer"`` for a
+        format: ``"saelens"`` for a dictionary of one point, ``"circuit-tracer"`` for a
             `CrossLayerTranscoder`, or another registered format that can write.
 
     Raises:
@@ -133,7 +131,7 @@ def _load(known: DictionaryFormat, path: Path) -> AnyDictionary:
 def _check_layer(dictionary: AnyDictionary, layer: int | None, path: Path) -> None:
     if layer is None:
         return
-    if not isinstance(dictionary, Dictionary):
+    if not isinstance(dictionary, DictionaryForm):
         raise LoadError(f"{str(path)!r} holds all layers together: leave layer= out.")
     found = layer_in(dictionary.reads or dictionary.writes or "")
     if found is not None and found != layer:

@@ -12,9 +12,9 @@ from mlxray.errors import InputError
 
 from .types.cross_layer import CrossLayerTranscoder
 from .types.crosscoder import Crosscoder
-from .types.dictionary import Dictionary
+from .types.form import DictionaryForm
 
-AnyDictionary = Dictionary | CrossLayerTranscoder | Crosscoder
+AnyDictionary = DictionaryForm | CrossLayerTranscoder | Crosscoder
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Placed:
         Raises:
             InputError: if a point has another width, or is not (B, S, D).
         """
-        if isinstance(self.dictionary, Dictionary):
+        if isinstance(self.dictionary, DictionaryForm):
             width_in, width_out = self.dictionary.d_in, self.dictionary.d_out
         else:
             width_in = width_out = self.dictionary.d
@@ -99,7 +99,7 @@ def place(dictionary: AnyDictionary) -> Placed:
     """
     reads: Any
     writes: Any
-    if isinstance(dictionary, Dictionary):
+    if isinstance(dictionary, DictionaryForm):
         reads = None if dictionary.reads is None else (dictionary.reads,)
         writes = None if dictionary.writes is None else (dictionary.writes,)
     elif isinstance(dictionary, Crosscoder):
@@ -108,12 +108,12 @@ def place(dictionary: AnyDictionary) -> Placed:
         reads, writes = dictionary.reads, dictionary.writes
     else:
         raise InputError(
-            f"dictionary is a Dictionary, CrossLayerTranscoder or Crosscoder; "
+            f"dictionary is one that load_dictionary(…) or train_dictionary(…) gives; "
             f"got {type(dictionary).__name__}."
         )
     if reads is None or writes is None:
         raise InputError(
             "the dictionary does not say where in the model it stands: set its address, such as "
-            'dataclasses.replace(dictionary, reads="layers.3.resid_post", writes=None).'
+            'dataclasses.replace(dictionary, reads="layers.3.resid_post").'
         )
     return Placed(dictionary, reads, writes)

@@ -11,9 +11,8 @@ from mlxray.points.vocabulary import parse
 
 from ..steering.contrast import read, rows_of
 from ..steering.vector import SteeringVector
+from .placement import AnyDictionary
 from .types.cross_layer import CrossLayerTranscoder
-from .types.crosscoder import Crosscoder
-from .types.dictionary import Dictionary
 
 
 @checked("dictionary", "prompts")
@@ -33,7 +32,7 @@ def feature_vector(
 
     Args:
         model: The model.
-        dictionary: A `Dictionary`, `CrossLayerTranscoder` or `Crosscoder` that knows its addresses.
+        dictionary: Of any form; it knows its addresses.
         feature: Which feature.
         prompts: One prompt or several, over whose tokens the norm of the activation is taken.
         layer: Of a cross-layer transcoder, whose feature it is.
@@ -51,7 +50,7 @@ def feature_vector(
         vector = feature_vector(model, dictionary, 42, prompts)
         model.generate("Hello", interventions=vector.at(0.5))
     """
-    if not isinstance(dictionary, Dictionary | CrossLayerTranscoder | Crosscoder):
+    if not isinstance(dictionary, AnyDictionary):
         raise InputError(f"{dictionary!r} is no dictionary.")
     point = dictionary.derived_points()[_number(dictionary, layer)]
     unit = count(feature, "feature", least=0, most=point.count - 1)

@@ -16,7 +16,7 @@ from mlxray.points.vocabulary import parse
 
 from ..activations.store import ActivationStore
 from ..dictionaries.types.cross_layer import CrossLayerTranscoder
-from ..dictionaries.types.dictionary import Dictionary
+from ..dictionaries.types.form import DictionaryForm
 from .logits_result import FeatureLogitsResult, TokenLogit
 from .reading.active import BUDGET, Active, active_features
 from .reading.reader import DictionaryLike, FeatureReader, feature_reader, place_label, same_place
@@ -112,7 +112,7 @@ def _rows(reader: FeatureReader, features: list[int]) -> tuple[mx.array, list[st
     if isinstance(dictionary, CrossLayerTranscoder):
         assert reader.layer is not None
         return dictionary.layers[reader.layer].decoder[index].sum(axis=1).astype(mx.float32), []
-    if not isinstance(dictionary, Dictionary):
+    if not isinstance(dictionary, DictionaryForm):
         raise InputError(
             "a crosscoder writes several points that depend on each other: its features have no "
             "one direction in the residual stream."

@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from mlxray.arrays import evaluate, number
 from mlxray.errors import PointAbsent
+from mlxray.points.derived import needs_text
 from mlxray.points.derived_site import DerivedSite
 from mlxray.points.layout import Layout
 from mlxray.points.sites import first_argument, set_first_argument
@@ -143,6 +144,12 @@ def writes_later(layout: Layout, patch: Patch) -> bool:
     if not isinstance(site, DerivedSite):
         return False
     return any(parse(each.key).layer != layout.index(patch.layer) for each in site.write_at)
+
+
+def reads_the_text(layout: Layout, patch: Patch) -> bool:
+    """Whether a patch is of values that depend on earlier tokens, so that no prefix is left out."""
+    site = layout.site(patch.address)
+    return isinstance(site, DerivedSite) and needs_text(site.point) is not None
 
 
 def derived_width(layout: Layout, cells: Iterable[Cell]) -> int:

@@ -40,6 +40,7 @@ from .reuse import (
     adds_itself,
     append_rows,
     derived_width,
+    reads_the_text,
     resumable,
     reusable,
     trim_last_mlp,
@@ -170,6 +171,8 @@ class Sweep:
         wanted = min([first, *self.positions])
         step = max(PREFIX_STEP, -(-self.ids.shape[1] // FEW) if self._few_shapes else 0)
         if wanted < step or not all(reusable(self.layout, p.component) for p in cell):
+            return 0
+        if any(reads_the_text(self.layout, p) for p in cell):
             return 0
         return wanted - wanted % step
 

@@ -41,6 +41,9 @@ class DerivedPoint(Protocol):
         writes: Addresses that a change of the values changes. The model computes all of `reads`
             before the first of them; the only one read may be among them.
         fixed: Why the values can be watched and not edited; None if they can be edited.
+
+    A point whose values depend on earlier tokens of the text has ``needs_text`` as well, a text
+    that says so; see `needs_text`.
     """
 
     @property
@@ -71,3 +74,12 @@ class DerivedPoint(Protocol):
         Raises:
             InputError: if the activation has a shape that does not fit.
         """
+
+
+def needs_text(point: DerivedPoint) -> str | None:
+    """Why a pass has to run a text from its first token on for the values to be right.
+
+    None if the values of a token are computed from its own activations.
+    """
+    reason: str | None = getattr(point, "needs_text", None)
+    return reason

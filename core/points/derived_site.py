@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import EditError
 from ..seams.edits import Edit
 from ..seams.instrument import under
-from .derived import DerivedPoint
+from .derived import DerivedPoint, needs_text
 from .sites import Plan, Site
 from .together import Record, Step, Together
 
@@ -41,12 +41,12 @@ class DerivedSite:
         return tuple(path for site in self.read_at for path in site.inputs)
 
     def plan_watch(self, run: Plan) -> None:
-        _record(run, self.whole).keep()
+        _record(run, self).keep()
         for site in self.read_at:
             site.plan_watch(run)
 
     def read(self, run: Plan) -> Any:
-        record = _record(run, self.whole)
+        record = _record(run, self)
         edited = record.together
         if edited is not None and edited.made and _unbroken(edited.read_marks, run):
             return edited.value(self.unit)
@@ -58,7 +58,7 @@ class DerivedSite:
     def plan_edit(self, run: Plan, edit: Edit) -> None:
         if self.point.fixed is not None:
             raise EditError(f"{self.key!r} can be watched and not edited: {self.point.fixed}.")
-        record = _record(run, self.whole)
+        record = _record(run, self)
         known = record.together
         if known is None or not _unbroken(known.marks, run):
             known = record.together = self._together(run, record)
@@ -85,10 +85,11 @@ class DerivedSite:
         return made
 
 
-def _record(run: Plan, whole: str) -> Record:
-    if whole not in run.derived:
-        run.derived[whole] = Record(kept=run.everything)
-    record: Record = run.derived[whole]
+def _record(run: Plan, site: DerivedSite) -> Record:
+    if site.whole not in run.derived:
+        reason = needs_text(site.point)
+        run.derived[site.whole] = Record(kept=run.everything, needs_text=reason)
+    record: Record = run.derived[site.whole]
     return record
 
 

@@ -26,12 +26,14 @@ class Record:
 
     Attributes:
         kept: Whether its values are read after the pass.
+        needs_text: Why the pass has to begin where the text begins; None if it need not.
         value: The values without edits, once they were read.
         together: The edits that were planned last.
         passing: All that were planned.
     """
 
     kept: bool = False
+    needs_text: str | None = None
     value: mx.array | None = None
     together: Together | None = None
     passing: list[Together] = field(default_factory=list)

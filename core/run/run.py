@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..arrays import evaluate, held
-from ..errors import AddressError
+from ..errors import AddressError, InputError
 from ..machine.streams import share_stream
 from ..points.layout import Layout
 from ..points.sites import AttentionSite, Site
@@ -22,7 +22,7 @@ from ..seams.attention import Frame
 from ..seams.edits import Call, Edit, EditReport
 from ..seams.handlers import NO_CHANGES, Handler, Skip
 from ..seams.instrument import Original, instrumented, under
-from ..seams.positions import Span, cached_tokens
+from ..seams.positions import Span, cached_tokens, tells_tokens
 
 
 class Run:
@@ -124,8 +124,12 @@ class Run:
 
         Returns:
             What the model returns, the first of it if there are several things: logits (B, S, V).
+
+        Raises:
+            InputError: if a derived point needs the tokens that the cache holds.
         """
         share_stream()
+        self._check_start(cache)
         if self.edits and span is None:
             span = _span(tokens, lengths, cached_tokens(cache))
             for edit in self.edits:
@@ -142,6 +146,16 @@ class Run:
         else:
             output = under(self, root, held(tokens), **more)
         return output[0] if isinstance(output, (tuple, list)) else output
+
+    def _check_start(self, cache: Any) -> None:
+        if cache is None or (tells_tokens(cache) and not cached_tokens(cache)):
+            return
+        for address, record in self.derived.items():
+            if record.needs_text is not None:
+                raise InputError(
+                    f"{address!r} needs the whole text in one pass: {record.needs_text}, and this "
+                    "pass goes on from a cache. For generate(…), pass use_cache=False."
+                )
 
     def call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Call one module of the model under this run."""

@@ -55,6 +55,7 @@ def points(model: InterpretableModel, *names: str) -> list[tuple[str, int]]:
 
 RESIDUALS = ("resid_pre", "resid_mid", "resid_post")
 
+
 def bare_with_logprobs(model: InterpretableModel, tokens: int) -> None:
     """The same, reading each token's log-probability, as a generation of mlxray does."""
     steps = generate_step(mx.array(PROMPT), model.model, max_tokens=tokens)

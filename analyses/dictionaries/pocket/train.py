@@ -21,7 +21,7 @@ from mlxray.analyses.activations import harvest
 from mlxray.arrays import arrays_of
 
 from ..files import load_dictionary
-from ..formats.saelens_writing import write
+from ..formats.saelens.writing import write
 from ..shipped import FOLDER
 from ..train import train_dictionaries
 from ..types.dictionary import Dictionary

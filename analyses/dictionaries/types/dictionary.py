@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import mlx.core as mx
 
@@ -53,6 +53,8 @@ class Dictionary:
         >>> d(mx.array([1.0, -1.0])).tolist()
         [1.0, 0.0]
     """
+
+    needs_text: ClassVar[bool] = False
 
     encoder: mx.array
     encoder_bias: mx.array

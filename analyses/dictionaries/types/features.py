@@ -22,18 +22,18 @@ from .shapes import check_width
 if TYPE_CHECKING:
     from .cross_layer import CrossLayerTranscoder
     from .crosscoder import Crosscoder
-    from .dictionary import Dictionary
+    from .form import DictionaryForm
 
 
 @dataclass(frozen=True, eq=False)
 class DictionaryFeatures:
-    """The features of a sparse autoencoder or a transcoder.
+    """The features of a dictionary of one point: an autoencoder or a transcoder.
 
     Attributes:
         dictionary: The dictionary.
     """
 
-    dictionary: Dictionary
+    dictionary: DictionaryForm
 
     unit: ClassVar[str] = "feature"
     fixed: ClassVar[str | None] = None
@@ -45,6 +45,13 @@ class DictionaryFeatures:
     def count(self) -> int:
         """Number of features, F."""
         return self.dictionary.n_features
+
+    @property
+    def needs_text(self) -> str | None:
+        """Why a pass has to begin where the text begins; None if it need not."""
+        if not self.dictionary.needs_text:
+            return None
+        return f"features of a {self.dictionary.kind} dictionary depend on the tokens before"
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -64,7 +71,7 @@ class DictionaryFeatures:
         """The activation, and what the changed features write besides."""
         dictionary = self.dictionary
         decoded = decoded_change(change, dictionary.decoder)
-        x = as_rows(change.inputs[0]).astype(dictionary.encoder.dtype)
+        x = as_rows(change.inputs[0]).astype(dictionary.decoder.dtype)
         return added(activation, dictionary.normalization.denormalize_change(decoded, x))
 
     def rows(self, unit: int) -> tuple[mx.array, ...]:
@@ -214,5 +221,5 @@ def _known(*addresses: object) -> None:
     if None in addresses:
         raise InputError(
             "the dictionary does not say where in the model it stands: set its address, such as "
-            'dataclasses.replace(dictionary, reads="layers.3.resid_post", writes=None).'
+            'dataclasses.replace(dictionary, reads="layers.3.resid_post").'
         )

@@ -18,7 +18,7 @@ from mlxray.points.vocabulary import parse
 from ...dictionaries.files import load_dictionary
 from ...dictionaries.placement import AnyDictionary, Placed, place
 from ...dictionaries.types.cross_layer import CrossLayerTranscoder
-from ...dictionaries.types.dictionary import Dictionary
+from ...dictionaries.types.form import DictionaryForm
 
 #: A dictionary, or where its files are.
 DictionaryLike = AnyDictionary | str | Path
@@ -75,7 +75,7 @@ class FeatureReader:
             InputError: if not; it names the point and both widths.
         """
         dictionary = self.placed.dictionary
-        width = dictionary.d_in if isinstance(dictionary, Dictionary) else dictionary.d
+        width = dictionary.d_in if isinstance(dictionary, DictionaryForm) else dictionary.d
         for address in self.reads:
             if widths[address] != width:
                 raise InputError(
@@ -132,14 +132,21 @@ def feature_reader(
     dictionary = loaded(sae, layer)
     if isinstance(dictionary, CrossLayerTranscoder):
         return _of_one_layer(model, dictionary, layer, component)
-    if isinstance(dictionary, Dictionary) and dictionary.reads is None:
+    if isinstance(dictionary, DictionaryForm) and dictionary.needs_text:
+        raise InputError(
+            f"features of a {dictionary.kind} dictionary depend on the tokens before, and feature "
+            "analyses read tokens one by one. Attach it with model.attach(dictionary) and watch "
+            "its features instead."
+        )
+    if isinstance(dictionary, DictionaryForm) and dictionary.reads is None:
         if layer is None:
             raise InputError(
                 "the dictionary does not say where in the model it stands: give layer=… and "
                 "component=…, or set its address with dataclasses.replace(dictionary, reads=…)."
             )
         address = f"layers.{layer}.{component or COMPONENT}"
-        dictionary = replace(dictionary, reads=address, writes=dictionary.writes or address)
+        unplaced: Any = dictionary
+        dictionary = replace(unplaced, reads=address, writes=dictionary.writes or address)
         layer = component = None
     placed = place(dictionary)
     _check_named(model, (*placed.reads, *placed.writes), layer, component)

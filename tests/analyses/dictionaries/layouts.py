@@ -79,6 +79,42 @@ NEEDED = {
 }
 
 
+#: Architectures whose weights are those of a function of their own, and are all written.
+WHOLE = ("matching_pursuit", "temporal")
+
+
+def unit_rows(seed: int = 0) -> Arrays:
+    """Weights of a matching pursuit: rows of norm 1."""
+    w = weights(seed)
+    norms = np.linalg.norm(w["W_dec"], axis=1, keepdims=True)
+    return {"W_dec": w["W_dec"] / norms, "b_dec": w["b_dec"]}
+
+
+def temporal_weights(
+    seed: int = 0, *, layers: int = 1, tied: bool = True, width: int = 0
+) -> Arrays:
+    """Weights of a temporal dictionary, with queries of half the number of features."""
+    rng = np.random.default_rng(seed)
+    width = width or F // 2
+    shapes: dict[str, tuple[int, ...]] = {"W_dec": (F, D), "b_dec": (D,)}
+    shapes |= {} if tied else {"W_enc": (D, F)}
+    for n in range(layers):
+        for name in ("q_target", "k_ctx", "v_ctx", "c_proj"):
+            out = width if name in ("q_target", "k_ctx") else F
+            shapes[f"attn_layers.{n}.{name}.weight"] = (out, F)
+            shapes[f"attn_layers.{n}.{name}.bias"] = (out,)
+    return {name: rng.normal(size=shape).astype("<f4") for name, shape in shapes.items()}
+
+
+def weights_of(architecture: str) -> Arrays:
+    """Weights of one of SAELens' architectures."""
+    if architecture == "matching_pursuit":
+        return unit_rows()
+    if architecture == "temporal":
+        return temporal_weights()
+    return weights(d_out=4 if "transcoder" in architecture else None)
+
+
 def saelens(folder: Path, architecture: str, w: Arrays, **changed: Any) -> Path:
     """SAELens 6."""
     transcoder = "transcoder" in architecture
@@ -103,9 +139,13 @@ def saelens(folder: Path, architecture: str, w: Arrays, **changed: Any) -> Path:
         values["metadata"]["hook_name_out"] = "blocks.1.hook_mlp_out"
     if architecture in ("topk", "abstopk"):
         values["k"] = K
+    if architecture == "temporal":
+        values |= {"n_heads": 1, "n_attn_layers": 1, "bottleneck_factor": 2, "kval_topk": K}
     settings(folder / "cfg.json", {**values, **changed})
-    names = ("W_enc", "W_dec", "b_dec", *NEEDED.get(architecture, ("b_enc",)))
-    safetensors(folder / "sae_weights.safetensors", {name: w[name] for name in names})
+    if architecture not in WHOLE:
+        names = ("W_enc", "W_dec", "b_dec", *NEEDED.get(architecture, ("b_enc",)))
+        w = {name: w[name] for name in names}
+    safetensors(folder / "sae_weights.safetensors", w)
     return folder
 
 

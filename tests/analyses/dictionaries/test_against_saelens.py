@@ -1,11 +1,12 @@
 """The same numbers as SAELens' own code, where SAELens is installed (it is no dependency).
 
-``pytest -s`` prints the figures of docs/reference/dictionary-files.md.
+``pytest -s`` prints the table of docs/reference/dictionary-files.md.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,19 @@ torch = pytest.importorskip("torch")
 #: The largest difference that is accepted, as a share of the largest value.
 CLOSE = 1e-5
 
+#: Dictionary → the largest differences of features and output, as such shares.
+LARGEST: dict[str, list[float]] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table() -> Iterator[None]:
+    """Print the largest differences when all is compared."""
+    yield
+    print(f"\nSAELens {sae_lens.__version__}, torch {torch.__version__}")
+    for what, shares in LARGEST.items():
+        shown = (f"{s:.1e}".replace("e-0", "e-") if s else "0" for s in shares)
+        print(f"| {what} |", " | ".join(shown), "|")
+
 
 @pytest.fixture(autouse=True)
 def size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +48,7 @@ def size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def agree(what: str, theirs: Any, ours: Any) -> None:
-    x = inputs()
+    x = inputs()[None]
     with torch.no_grad():
         wanted = [call(torch.from_numpy(x)).numpy() for call in (theirs.encode, theirs)]
     found = [np.array(call(mx.array(x))) for call in (ours.encode, ours)]
@@ -42,7 +56,8 @@ def agree(what: str, theirs: Any, ours: Any) -> None:
         float(np.abs(one - other).max() / np.abs(one).max())
         for one, other in zip(wanted, found, strict=True)
     ]
-    print(f"SAELens {sae_lens.__version__} | {what} |", " | ".join(f"{s:.1e}" for s in shares))
+    known = LARGEST.setdefault(what, shares)
+    LARGEST[what] = [max(pair) for pair in zip(known, shares, strict=True)]
     assert max(shares) <= CLOSE, what
 
 
@@ -51,7 +66,7 @@ def theirs(folder: Path) -> Any:
 
 
 CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in layouts.NEEDED},
+    **{name: (name, {}) for name in (*layouts.NEEDED, *layouts.WHOLE)},
     "topk, ranked by decoder norm": ("topk", {"rescale_acts_by_decoder_norm": True}),
     "standard, constant_norm_rescale": (
         "standard",
@@ -59,6 +74,27 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "jumprelu, layer_norm": ("jumprelu", {"normalize_activations": "layer_norm"}),
     "standard, b_dec not subtracted": ("standard", {"apply_b_dec_to_input": False}),
+    "temporal, constant_scalar_rescale, relu": (
+        "temporal",
+        {
+            "n_heads": 4,
+            "sae_diff_type": "relu",
+            "apply_b_dec_to_input": False,
+            "normalize_activations": "constant_scalar_rescale",
+            "activation_normalization_factor": 0.3,
+        },
+    ),
+    "temporal, layer_norm": ("temporal", {"normalize_activations": "layer_norm"}),
+    "matching_pursuit, layer_norm, nine steps, no bias": (
+        "matching_pursuit",
+        {
+            "residual_threshold": 4.0,
+            "max_iterations": 9,
+            "stop_on_duplicate_support": False,
+            "apply_b_dec_to_input": False,
+            "normalize_activations": "layer_norm",
+        },
+    ),
 }
 
 
@@ -66,14 +102,27 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_reading_and_writing(tmp_path: Path, what: str) -> None:
     """What SAELens saves is read the same, and what is written SAELens reads the same."""
     architecture, changed = CHANGES[what]
-    w = weights(d_out=4 if "transcoder" in architecture else None)
+    w = layouts.weights_of(architecture)
     layouts.saelens(tmp_path / "mine", architecture, w, **changed)
     reference = theirs(tmp_path / "mine")
     reference.save_model(tmp_path / "theirs")
     found = load_dictionary(tmp_path / "theirs")
-    agree(f"{what}, read", reference, found)
+    agree(what, reference, found)
     save_dictionary(found, tmp_path / "written")
-    agree(f"{what}, written", theirs(tmp_path / "written"), found)
+    agree(what, theirs(tmp_path / "written"), found)
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+@pytest.mark.parametrize("subtracted", [True, False])
+def test_temporal_with_an_encoder(tmp_path: Path, layers: int, subtracted: bool) -> None:
+    w = layouts.temporal_weights(layers=layers, tied=False)
+    own = {"n_attn_layers": layers, "n_heads": 2, "tied_weights": False}
+    layouts.saelens(tmp_path, "temporal", w, **own, apply_b_dec_to_input=subtracted)
+    found = load_dictionary(tmp_path)
+    what = f"temporal, {layers} layers, weights not tied"
+    agree(what, theirs(tmp_path), found)
+    save_dictionary(found, tmp_path / "written")
+    agree(what, theirs(tmp_path / "written"), found)
 
 
 @pytest.mark.parametrize("function", ["relu", "topk"])
@@ -93,14 +142,10 @@ def test_settings_before_version_6(tmp_path: Path, function: str) -> None:
     agree(f"before 6.0, {function}", theirs(tmp_path), load_dictionary(tmp_path))
 
 
-def test_every_architecture_of_saelens_is_read_or_refused(tmp_path: Path) -> None:
+def test_every_architecture_of_saelens_is_here() -> None:
     from sae_lens.registry import SAE_CLASS_REGISTRY
 
-    refused = set(SAE_CLASS_REGISTRY) - set(layouts.NEEDED)
-    assert refused <= {"temporal", "matching_pursuit"}
-    for name in refused:
-        with pytest.raises(ValueError, match=name):
-            load_dictionary(layouts.saelens(tmp_path / name, name, weights()))
+    assert set(SAE_CLASS_REGISTRY) == {*layouts.NEEDED, *layouts.WHOLE}
 
 
 @pytest.mark.parametrize("name", ["layers.3.resid_post", "layers.3.mlp"])

@@ -53,6 +53,12 @@ def test_saelens(tmp_path: Path, architecture: str) -> None:
         assert load_dictionary(file).kind == found.kind
 
 
+@pytest.mark.parametrize("architecture", [*layouts.NEEDED, *layouts.WHOLE])
+def test_the_page_tells_how_near_each_architecture_comes(architecture: str) -> None:
+    page = Path(__file__).parents[3] / "docs" / "reference" / "dictionary-files.md"
+    assert f"\n| {architecture} | " in page.read_text("utf-8")
+
+
 @pytest.mark.parametrize("normalize", ["constant_norm_rescale", "layer_norm"])
 def test_saelens_normalisations(tmp_path: Path, normalize: str) -> None:
     w, x = weights(), inputs()

@@ -1,8 +1,9 @@
-"""Writing SAELens 6's layout."""
+"""Writing SAELens 6's layout: the files, and what a `Dictionary` has in them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,14 @@ import mlx.core as mx
 from mlxray.errors import InputError
 from mlxray.storage.files import write_together
 
-from ..types.activations import AbsTopK, BatchTopK, Gated, JumpReLU, ReLU, SparseActivation, TopK
-from ..types.dictionary import Dictionary
-from ..types.folding import fold_normalization, fold_subtraction
-from ..types.normalization import LayerNorm, TokenNorm
-from .addresses import to_hook
-from .tokens import KEY, new_token
-
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-
-#: Where the addresses stand in the metadata: TransformerLens has no name for some.
-ADDRESSES = ("mlxray_reads", "mlxray_writes")
+from ...types.activations import AbsTopK, BatchTopK, Gated, JumpReLU, ReLU, SparseActivation, TopK
+from ...types.dictionary import Dictionary
+from ...types.folding import fold_normalization, fold_subtraction
+from ...types.form import DictionaryForm
+from ...types.normalization import LayerNorm, TokenNorm
+from ..addresses import to_hook
+from ..tokens import KEY, new_token
+from .settings import ADDRESSES, CONFIG, WEIGHTS
 
 #: The version whose layout this is; SAELens reads settings without one as older than 6.
 LAYOUT = "6.0.0"
@@ -29,8 +27,8 @@ LAYOUT = "6.0.0"
 _DTYPES = {mx.float32: "float32", mx.float16: "float16", mx.bfloat16: "bfloat16"}
 
 
-def save(dictionary: Any, folder: Path) -> None:
-    """Write ``cfg.json`` and ``sae_weights.safetensors``, whole or not at all.
+def save(dictionary: Dictionary, folder: Path) -> None:
+    """Write a dictionary with an encoder and an activation function.
 
     What SAELens has no setting for (a scale, a standardisation) is folded into the weights, and
     BatchTopK becomes the JumpReLU that it is outside training.
@@ -39,21 +37,16 @@ def save(dictionary: Any, folder: Path) -> None:
         InputError: if SAELens has no such dictionary.
         SaveError: if they cannot be written.
     """
-    if not isinstance(dictionary, Dictionary):
-        raise InputError(
-            f"SAELens' layout holds one Dictionary; got {type(dictionary).__name__}. Crosscoders "
-            "are saved with format='mlxray', cross-layer transcoders with 'circuit-tracer'."
-        )
     write(dictionary, folder, new_token())
 
 
 def write(dictionary: Dictionary, folder: Path, token: str, stored: mx.Dtype | None = None) -> None:
-    """Write the two files of a dictionary.
+    """The same with a token of one's own, in another dtype.
 
     Args:
         dictionary: What to write.
         folder: Where to.
-        token: Of this save.
+        token: Of this save, in both files.
         stored: Dtype of the numbers in the file; they are read again in the dictionary's own.
 
     Raises:
@@ -61,15 +54,72 @@ def write(dictionary: Dictionary, folder: Path, token: str, stored: mx.Dtype | N
         SaveError: if they cannot be written.
     """
     plain, normalize = _plain(dictionary)
-    architecture = _architecture(plain)
-    text = json.dumps(_settings(plain, architecture, normalize, token), indent=1, allow_nan=False)
+    settings: dict[str, Any] = {
+        "architecture": _architecture(plain),
+        "apply_b_dec_to_input": plain.subtract_decoder_bias,
+        "normalize_activations": normalize,
+    }
+    if isinstance(plain.activation, SparseActivation):
+        settings["k"] = plain.activation.k
+        settings["rescale_acts_by_decoder_norm"] = False
+    told = {}
+    if plain.is_transcoder:
+        settings["d_out"] = plain.d_out
+        told = {"hook_name_out": to_hook(plain.writes), ADDRESSES[1]: plain.writes}
     tensors = _tensors(plain)
     if stored is not None:
         tensors = {name: tensor.astype(stored) for name, tensor in tensors.items()}
-    files: dict[Path, str | dict[str, mx.array]] = {
-        folder / CONFIG: text,
-        folder / WEIGHTS: tensors,
+    write_files(plain, settings, tensors, folder, told, token=token)
+
+
+def write_files(
+    form: DictionaryForm,
+    settings: Mapping[str, Any],
+    tensors: dict[str, mx.array],
+    folder: Path,
+    told: Mapping[str, Any] | None = None,
+    *,
+    token: str | None = None,
+) -> None:
+    """Write ``cfg.json`` and ``sae_weights.safetensors``, whole or not at all.
+
+    Args:
+        form: What is written.
+        settings: The architecture's own ones.
+        tensors: By SAELens' names.
+        folder: Where to.
+        told: More metadata.
+        token: Of this save; None for a new one.
+
+    Raises:
+        InputError: if the metadata is not for JSON.
+        SaveError: if they cannot be written.
+    """
+    for name, value in form.metadata.items():
+        try:
+            json.dumps({name: value}, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"metadata[{name!r}] is not for JSON: {error}") from error
+    token, hook = token or new_token(), to_hook(form.reads)
+    common = {
+        "d_in": form.d_in,
+        "d_sae": form.n_features,
+        "dtype": _DTYPES.get(form.decoder.dtype, "float32"),
+        "device": "cpu",
+        "reshape_activations": "hook_z" if str(hook).endswith("hook_z") else "none",
     }
+    metadata = {
+        **form.metadata,
+        "sae_lens_version": LAYOUT,
+        "hook_name": hook,
+        ADDRESSES[0]: form.reads,
+        KEY: token,
+        **(told or {}),
+    }
+    whole = {**settings, **common, "metadata": metadata}
+    files: dict[Path, str | dict[str, mx.array]] = {}
+    files[folder / CONFIG] = json.dumps(whole, indent=1, allow_nan=False)
+    files[folder / WEIGHTS] = tensors
     write_together(files, {"format": "pt", KEY: token})
 
 
@@ -131,38 +181,3 @@ def _tensors(dictionary: Dictionary) -> dict[str, mx.array]:
     if dictionary.skip is not None:
         tensors["W_skip"] = dictionary.skip
     return tensors
-
-
-def _settings(
-    dictionary: Dictionary, architecture: str, normalize: str, token: str
-) -> dict[str, Any]:
-    hook = to_hook(dictionary.reads)
-    told = {
-        "sae_lens_version": LAYOUT,
-        "hook_name": hook,
-        ADDRESSES[0]: dictionary.reads,
-        KEY: token,
-    }
-    settings: dict[str, Any] = {
-        "architecture": architecture,
-        "d_in": dictionary.d_in,
-        "d_sae": dictionary.n_features,
-        "dtype": _DTYPES.get(dictionary.encoder.dtype, "float32"),
-        "device": "cpu",
-        "apply_b_dec_to_input": dictionary.subtract_decoder_bias,
-        "normalize_activations": normalize,
-        "reshape_activations": "hook_z" if str(hook).endswith("hook_z") else "none",
-    }
-    if isinstance(dictionary.activation, SparseActivation):
-        settings["k"] = dictionary.activation.k
-        settings["rescale_acts_by_decoder_norm"] = False
-    if dictionary.is_transcoder:
-        settings["d_out"] = dictionary.d_out
-        told["hook_name_out"] = to_hook(dictionary.writes)
-        told[ADDRESSES[1]] = dictionary.writes
-    for name, value in dictionary.metadata.items():
-        try:
-            json.dumps({name: value}, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"metadata[{name!r}] is not for JSON: {error}") from error
-    return {**settings, "metadata": {**dictionary.metadata, **told}}

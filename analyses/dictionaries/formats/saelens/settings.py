@@ -6,7 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .reading import Settings
+from ..reading import Settings
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+
+#: Where the addresses stand in the metadata: TransformerLens has no name for some.
+ADDRESSES = ("mlxray_reads", "mlxray_writes")
 
 #: Settings of the model and the point, which older files have beside the dictionary's own.
 _METADATA = (
