@@ -254,7 +254,8 @@ def _items(value: Any) -> Sequence[Any]:
 
 
 def _as_instance(value: Any, kind: Any) -> Any:
-    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+    checkable = getattr(kind, "_is_runtime_protocol", not getattr(kind, "_is_protocol", False))
+    if not (isinstance(kind, type) and checkable):
         return value
     if kind is mx.array and hasattr(value, "__array__"):
         return value if isinstance(value, mx.array) else mx.array(value)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,32 @@ class Walk:
 
     values: dict[str, Any]
     output: Any
+
+
+class _Items(ItemsView[str, Any]):
+    """Ends its walk, and so lets go of what it holds, when it is ended itself."""
+
+    def __init__(self, activations: Activations) -> None:
+        super().__init__(activations)
+        self._activations = activations
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        with closing(self._activations.trace.walk()) as names:
+            for name in names:
+                yield name, self._activations[name]
+
+
+class _Values(ValuesView[Any]):
+    """The same for values alone."""
+
+    def __init__(self, activations: Activations) -> None:
+        super().__init__(activations)
+        self._activations = activations
+
+    def __iter__(self) -> Iterator[Any]:
+        with closing(self._activations.trace.walk()) as names:
+            for name in names:
+                yield self._activations[name]
 
 
 class Activations(Mapping[str, Any]):
@@ -61,6 +88,14 @@ class Activations(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         return self.trace.walk()
+
+    def items(self) -> ItemsView[str, Any]:
+        """(path, value) of each module that the run called."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """The value of each module that the run called."""
+        return _Values(self)
 
     def __len__(self) -> int:
         return len(self.trace.names())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
@@ -295,7 +295,7 @@ class Trace:
         paths = [path for path in self.model.layout.modules if path]
         return self._start(everything=False, watch=paths)
 
-    def walk(self) -> Iterator[str]:
+    def walk(self) -> Generator[str, None, None]:
         """`names`, one after the other, with the value of the current one at hand.
 
         After the block that takes one run. The first value that is asked for computes them all

@@ -318,6 +318,7 @@ import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from mlxray import InterpretableModel
 from mlxray import interventions as iv
+from mlxray.arrays import truth
 import mlx.core as mx
 
 model = InterpretableModel("pocket")
@@ -331,7 +332,7 @@ sys.addaudithook(hook)
 
 def work(_):
     edits = [("layers.1.mlp", iv.scale(2))]
-    return mx.allclose(model.run_with_hooks([1, 2], edits), expected, atol=1e-4).item()
+    return truth(mx.allclose(model.run_with_hooks([1, 2], edits), expected, atol=1e-4))
 
 with ThreadPoolExecutor(4) as pool:
     print(sum(pool.map(work, range(80))), flush=True)

@@ -86,7 +86,24 @@ def through_norm(norm: Function, after: Functional, at: mx.array, name: str) -> 
             f"{number(misfit):.1e}), so its scale cannot be held fixed."
         )
     constant = after.constant + number(after.of(at_zero.reshape(-1)))
-    return Functional(scale * weight, constant)
+    found = Functional(scale * weight, constant)
+    _check_exact(found, point, after, norm(point), name)
+    return found
+
+
+def _check_exact(
+    found: Functional, point: mx.array, after: Functional, normed: mx.array, name: str
+) -> None:
+    """See that a norm's gradient fits its values: some kernels of some backends are wrong."""
+    gives = number(found.of(point.reshape(-1))) + found.constant
+    is_there = number(after.of(normed.astype(mx.float32).reshape(-1))) + after.constant
+    size = number(mx.sum(mx.abs(found.weight * point.reshape(-1)))) + abs(found.constant)
+    if not abs(gives - is_there) <= FORM * max(size, abs(is_there)):
+        raise AnalysisError(
+            f"the gradient of {name!r} does not fit its values ({gives:g} against {is_there:g}): "
+            "this backend of MLX computes one of them wrongly for this width. Use another device, "
+            "such as mx.set_default_device(mx.cpu)."
+        )
 
 
 def _pulled(function: Function, zero: mx.array, weight: mx.array) -> tuple[mx.array, mx.array]:

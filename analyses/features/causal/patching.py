@@ -25,7 +25,7 @@ from .prompts import Prompt, prompts_of
 METHODS = ("exact", "gradient", "integrated_gradients")
 
 #: Share of the total effect below which the largest estimate counts as zero.
-FLAT = 2e-5
+FLAT = 1e-3
 
 #: Share of the sum of all effects below which the effect of all together is called cancelled.
 _CANCELS = 0.1

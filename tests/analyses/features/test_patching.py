@@ -83,7 +83,7 @@ def test_effects_are_those_of_a_loop(model, name: str) -> None:
     wanted = loop(model, dictionary, TEXT, range(FEATURES))
     scale = np.abs(wanted).max()
     assert scale > 0.05
-    assert np.allclose([found[f] for f in range(FEATURES)], wanted, atol=1e-3 * max(1, scale))
+    assert np.allclose([found[f] for f in range(FEATURES)], wanted, atol=2e-3 * max(1, scale))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "cohere"])

@@ -148,7 +148,7 @@ def test_peak_memory_stays_within_the_budget():
     rows = []
     addresses = [f"layers.{layer}.resid_pre" for layer in range(4)]
     # A GPU rounds allocations up, and keeps the temporaries of a graph until it ends.
-    slack = 4_000_000 if mx.default_device().type == mx.DeviceType.gpu else 0
+    slack = 12_000_000 if mx.default_device().type == mx.DeviceType.gpu else 0
     for budget in (400_000, 1_600_000):
         sweep = Sweep(model, model.tokens.batch(CORRUPTED), budget=budget)
         values = sweep.sources(clean, addresses)
