@@ -22,7 +22,7 @@ from .lens_result import LensResult, Prediction
 #: Logits of one part, of which two exist at one time: 64 MiB of float32 each.
 LOGITS_AT_ONCE = 1 << 24
 
-#: A GPU is done with a small part before Python has built the next one.
+#: How many times larger parts are on a GPU, which ends a small one before the next is built.
 TIMES_ON_GPU = 4
 
 #: Ids, logits and probabilities of a position's best tokens.

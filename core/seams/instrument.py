@@ -66,7 +66,7 @@ _exhaust: Callable[[Iterable[Any]], object] = partial(deque, maxlen=0)
 #: Sets any attribute, past nn.Module's own way, which looks for parameters in what it is given.
 _set = object.__setattr__
 
-#: How often restoring is tried: as often as signals may break it off in a row, and once more.
+#: Attempts at restoring. Each exception from an audit hook can break off one of them.
 _TIMES = 8
 
 

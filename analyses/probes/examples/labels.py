@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlxray.checks.annotations import shown
 from mlxray.errors import AnalysisError, InputError
 
-if TYPE_CHECKING:  # results import this file, and registering them waits for no NumPy
+if TYPE_CHECKING:  # results import this file, and registering a result must not import NumPy
     import numpy as np
     from numpy.typing import NDArray
 
