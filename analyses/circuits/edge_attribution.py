@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
-from mlxray.arrays import evaluate, number, start_evaluating
+from mlxray.arrays import evaluate, start_evaluating
 from mlxray.checks.arguments import count
 from mlxray.errors import AnalysisError
 
@@ -47,8 +47,14 @@ def edge_scores(
         (receivers, senders), zero where the receiver cannot read the sender.
 
     Raises:
-        AnalysisError: if all of them are zero.
+        AnalysisError: if the metric is a distance from this run, and `steps` is 1.
     """
+    if steps == 1 and measure.is_flat_at_clean:
+        raise AnalysisError(
+            f"every edge scores zero: {measure.name!r} has no slope at the clean run, where a "
+            "distance from it is least. Give a metric that has one, such as logit_diff, or "
+            "average the gradient along the way to the corrupted run: steps=5."
+        )
     total = mx.zeros((len(graph.receivers), len(graph.senders)))
     for step in range(steps):
         embed = None
@@ -67,23 +73,7 @@ def edge_scores(
         evaluate(total)
     scores = total / steps * graph.mask()
     evaluate(scores)
-    _check_slope(scores, measure)
     return scores
-
-
-#: Share of the metric's gap below which the largest score counts as zero.
-FLAT = 2e-5
-
-
-def _check_slope(scores: mx.array, measure: Measure) -> None:
-    """Refuse scores that are all zero, or no more than rounding."""
-    largest = number(mx.max(mx.abs(scores)))
-    if largest <= FLAT * abs(measure.gap):
-        raise AnalysisError(
-            f"every edge scores zero: {measure.name!r} has no slope at the clean run, where a "
-            "distance from it is least. Give a metric that has one, such as logit_diff, or "
-            "average the gradient along the way to the corrupted run: steps=5."
-        )
 
 
 #: Bytes of float32 that one product of gradients and changes may take.

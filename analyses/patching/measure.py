@@ -28,8 +28,15 @@ MOST_STEPS = 1000
 #: Relative error of float32 logits after a forward pass, of which one rounding is a small part.
 _PASS_ERROR = 1e-6
 
-#: Draws of rounding errors.
+#: Draws of rounding errors, and of the directions in which a slope is looked for.
 _DRAWS = 3
+
+#: Length of these directions, in standard deviations of the logits.
+_SMALL = 0.03
+
+#: Share of a metric's change that turns its sign with the direction: far less of a distance from
+#: the run itself, nearly all of a metric that has a slope.
+_TURNS = 0.2
 
 
 @dataclass(frozen=True)
@@ -144,16 +151,30 @@ class Measure:
         """
         error = max(mx.finfo(self.clean.dtype).eps / 2, _PASS_ERROR)
         exact = mx.concatenate([self.clean, self.corrupted]).astype(mx.float32)
-        signs = mx.stack(
-            [
-                1 - 2 * mx.random.bernoulli(shape=exact.shape[1:], key=mx.random.key(draw))
-                for draw in range(_DRAWS)
-            ]
-        )[:, None]
+        signs = _signs(exact.shape[1:])[:, None]
         # A token that the model rules out has minus infinity.
         noisy = mx.where(mx.isfinite(exact), exact * (1 + error * signs), exact)
         moved: list[float] = nested(self.rows(noisy.reshape(-1, *exact.shape[1:])))
         return max(abs(moved[i] - self.ends[i % 2]) for i in range(len(moved)))
+
+    @cached_property
+    def is_flat_at_clean(self) -> bool:
+        """Whether it has no slope at the clean run, as a distance from it, which is least there.
+
+        Found by moving the clean run's logits a little to and fro. Gradients do not show it: a
+        norm's is of length 1 as soon as the logits differ by rounding.
+        """
+        exact = self.clean.astype(mx.float32)
+        known = mx.isfinite(exact)
+        size = mx.sqrt(mx.var(mx.where(known, exact, 0)))
+        moves = _SMALL * size * _signs(exact.shape[1:])
+        ways = mx.concatenate([mx.zeros_like(exact), moves, -moves])
+        values: list[float] = nested(self.rows(mx.where(known, exact + ways, exact)))
+        here, to, fro = values[0], values[1 : 1 + _DRAWS], values[1 + _DRAWS :]
+        return all(
+            abs(one - other) < _TURNS * abs(one + other - 2 * here)
+            for one, other in zip(to, fro, strict=True)
+        )
 
     def check_gap(self) -> None:
         """Refuse two runs that the metric does not tell apart.
@@ -167,6 +188,12 @@ class Measure:
                 f"{self.ends[1]:g}): nothing to recover. Both give the same as far as the "
                 f"rounding of {self.clean.dtype} logits allows to tell."
             )
+
+
+def _signs(shape: Sequence[int]) -> mx.array:
+    """(draws, *shape) of 1 and -1."""
+    drawn = [mx.random.bernoulli(shape=shape, key=mx.random.key(i)) for i in range(_DRAWS)]
+    return 1 - 2 * mx.stack(drawn).astype(mx.float32)
 
 
 def bind(

@@ -180,8 +180,9 @@ def _effects(
         features = largest(np.max([case.moved() for case in cases], axis=0), top_k)
         mean = exact_effects(cases, features, budget, verbose).mean(axis=0)
     else:
+        if method == "gradient":
+            check_slope(cases)
         whole = np.stack([c.estimates(None if method == "gradient" else steps) for c in cases])
-        check_slope(whole, cases, method)
         features = largest(whole.mean(axis=0), top_k)
         mean = whole.mean(axis=0)[features]
     order = np.argsort(-np.abs(mean), kind="stable")

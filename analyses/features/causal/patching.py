@@ -24,9 +24,6 @@ from .prompts import Prompt, prompts_of
 
 METHODS = ("exact", "gradient", "integrated_gradients")
 
-#: Share of the total effect below which the largest estimate counts as zero.
-FLAT = 1e-3
-
 #: Share of the sum of all effects below which the effect of all together is called cancelled.
 _CANCELS = 0.1
 
@@ -119,8 +116,9 @@ def feature_patching(
             features = largest(moved, top_k) if chosen is None else chosen
             table = exact_effects(cases, features, budget, verbose)
         else:
+            if method == "gradient":
+                check_slope(cases)
             whole = np.stack([c.estimates(None if method == "gradient" else steps) for c in cases])
-            check_slope(whole, cases, method)
             features = largest(whole.mean(axis=0), top_k) if chosen is None else chosen
             table = whole[:, features]
             if verify_top or verify_random:
@@ -154,16 +152,19 @@ def exact_effects(
     return np.stack([case.exact(features, budget, title) for case in shown])
 
 
-def check_slope(estimates: Floats, cases: Sequence[Ablation], method: str) -> None:
-    """Refuse estimates that are all zero, or no more than rounding."""
-    total = max(abs(case.total) for case in cases)
-    if total and np.abs(estimates).max(initial=0.0) <= FLAT * total:
-        name = cases[0].measure.name
-        raise AnalysisError(
-            f"every feature's estimate is zero: {name!r} has no slope at the untouched run, where "
-            "a distance from it is least. Give a metric that has one, such as logit_diff, or "
-            + ("more steps." if method != "gradient" else 'method="integrated_gradients".')
-        )
+def check_slope(cases: Sequence[Ablation]) -> None:
+    """Refuse to estimate from a gradient where a metric has none.
+
+    Raises:
+        AnalysisError: if the metric is a distance from the untouched run.
+    """
+    for measure in (case.measure for case in cases if case.total):
+        if measure.is_flat_at_clean:
+            raise AnalysisError(
+                f"every feature's estimate is zero: {measure.name!r} has no slope at the "
+                "untouched run, where a distance from it is least. Give a metric that has one, "
+                'such as logit_diff, or method="integrated_gradients".'
+            )
 
 
 def _certify(
