@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 import struct
+import sys
+import threading
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,6 +69,7 @@ def load(
             return light
     folder = _folder(source, trust_remote_code)
     shards = _check_folder(folder, trust_remote_code)
+    _import_transformers()
     from mlx_lm.utils import load_model, load_tokenizer
 
     with checkpoint.folder_of(folder, shards) as place:
@@ -97,6 +101,24 @@ def load(
             f"cannot load the tokenizer in {str(folder)!r}: {one_line(error)}"
         ) from error
     return model, tokenizer
+
+
+def _import_transformers() -> None:
+    """Import transformers, which mlx-lm needs, on a stack of its own.
+
+    It imports torch where that is installed, which keeps the frames of whoever imports it, and so
+    everything in their variables, for good: the model, and all that the caller works with.
+    """
+    if "transformers" in sys.modules:
+        return
+
+    def tokenizers() -> None:
+        with suppress(ImportError):  # mlx-lm says what is missing
+            from transformers import AutoTokenizer  # noqa: F401
+
+    thread = threading.Thread(target=tokenizers, daemon=True)
+    thread.start()
+    thread.join()
 
 
 def _fine_tuned(model: nn.Module, folder: Path) -> nn.Module:

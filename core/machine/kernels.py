@@ -37,27 +37,33 @@ def rope_of_one_token() -> float:
 
 def quantised_product_of_many_rows() -> float:
     """Error of a 4-bit product of more than `MANY` rows, which no tile divides."""
-    return _quantised_product(MANY + 8, 32)
+    return _quantised_product(MANY + 8, 128, 32)
 
 
 def quantised_product_of_many_columns() -> float:
     """Error of a 4-bit product into more than `MANY` columns, as a large vocabulary has."""
-    return _quantised_product(16, MANY + 40)
+    return _quantised_product(16, 128, MANY + 40)
+
+
+def quantised_product_of_one_group() -> float:
+    """Error of a 4-bit product of several rows as long as one group of the quantisation."""
+    return _quantised_product(16, 64, 64)
 
 
 CHECKS: dict[str, Callable[[], float]] = {
     "mx.fast.rope of a batch of one-token prompts": rope_of_one_token,
     f"a quantised matrix product of more than {MANY:,} rows": quantised_product_of_many_rows,
     f"a quantised matrix product of more than {MANY:,} columns": quantised_product_of_many_columns,
+    "a quantised matrix product of rows of 64 numbers, one group": quantised_product_of_one_group,
 }
 
 
-def _quantised_product(rows: int, columns: int) -> float:
-    """Error of a quantised product (rows, 64) @ (64, columns) against the dequantised one."""
+def _quantised_product(rows: int, length: int, columns: int) -> float:
+    """Error of a product (rows, length) @ (length, columns) against the dequantised one."""
     # GPUs have kernels of their own for half precision; processors are slow in it.
     dtype = mx.float32 if mx.default_device().type == mx.DeviceType.cpu else mx.float16
-    x = mx.random.normal((rows, 64), dtype, key=mx.random.key(1))
-    packed = mx.quantize(mx.random.normal((columns, 64), dtype, key=mx.random.key(2)), 64, 4)
+    x = mx.random.normal((rows, length), dtype, key=mx.random.key(1))
+    packed = mx.quantize(mx.random.normal((columns, length), dtype, key=mx.random.key(2)), 64, 4)
     got = mx.quantized_matmul(x, *packed, transpose=True, group_size=64, bits=4)
     weight = mx.dequantize(*packed, group_size=64, bits=4).astype(mx.float32)
     return _distance(got.astype(mx.float32), x.astype(mx.float32) @ weight.T)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -94,3 +96,28 @@ def test_weights_go_with_the_model(kind: str, tmp_path: Path) -> None:
     del net, model, call
     assert seen() is None, [type(holder) for holder in gc.get_referrers(seen())]
     assert not instrument._swapped
+
+
+#: As torch does, which transformers imports where it is there.
+KEEPS_FRAMES = """
+import gc, sys, weakref
+import mlxray
+kept = []
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("transformers"):
+            kept.append(sys._getframe())
+sys.meta_path.insert(0, Finder())
+gc.disable()
+model = mlxray.InterpretableModel("pocket")
+seen = weakref.ref(model.model)
+del model
+assert kept
+print(seen() is None)
+"""
+
+
+def test_an_import_that_keeps_frames_does_not_keep_the_model() -> None:
+    command = [sys.executable, "-c", KEEPS_FRAMES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "True", done.stderr
