@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from mlxray import InterpretableModel
-from mlxray.arrays import evaluate, nested, on_gpu, start_evaluating
+from mlxray.arrays import evaluate, on_gpu, start_evaluating
 from mlxray.checks.arguments import whole_number
 from mlxray.errors import AnalysisError, InputError
+from mlxray.points.layout import Layout
 from mlxray.run.run import Run
 from mlxray.run.tail import Norm, Tail
 from mlxray.tokens import Batch
@@ -24,9 +27,8 @@ LOGITS_AT_ONCE = 1 << 24
 
 #: How many times larger parts are on a GPU, which ends a small one before the next is built.
 TIMES_ON_GPU = 4
-
-#: Ids, logits and probabilities of a position's best tokens.
-TopRow = tuple[list[int], list[float], list[float]]
+#: Token ids, logits and probabilities of the best tokens: (…, top_k) each.
+Top = tuple[mx.array, mx.array, mx.array]
 
 
 def rows_at_once(vocabulary: int) -> int:
@@ -35,7 +37,7 @@ def rows_at_once(vocabulary: int) -> int:
     return max(1, many // vocabulary)
 
 
-def top_tokens(logits: mx.array, top_k: int) -> tuple[mx.array, mx.array, mx.array]:
+def top_tokens(logits: mx.array, top_k: int) -> Top:
     """The largest logits of each row, equal ones in the order of their ids.
 
     Args:
@@ -100,11 +102,12 @@ def read_out(
     positions = chosen_positions(position, len(tokens))
     layers = list(residuals)
 
-    finish = Tail(model.layout, final_norm=final_norm, skip_norm=skip_norm)
-    vocabulary = finish(residuals[layers[0]][:, :1]).shape[-1]
+    layout = model.layout
+    finish = Tail(layout, final_norm=final_norm, skip_norm=skip_norm)
+    vocabulary = layout.once(vocabulary_of)
     if not 1 <= top_k <= vocabulary:
         raise InputError(f"top_k is between 1 and {vocabulary}, the vocabulary; got {top_k}.")
-    parts: list[tuple[mx.array, mx.array, mx.array]] = []
+    parts: list[Top] = []
     for _, _, logits in in_parts(residuals, positions, vocabulary, finish):
         part = top_tokens(logits, top_k)
         del logits
@@ -112,27 +115,48 @@ def read_out(
         # The device always has a part to work on, and never more than two.
         evaluate(parts[-1:])
         parts.append(part)
+    return result_of(model, parts, tokens, layers, positions, point)
+
+
+def result_of(
+    model: InterpretableModel,
+    parts: Sequence[Top],
+    tokens: list[str],
+    layers: list[int],
+    positions: list[int],
+    point: str,
+) -> LensResult:
+    """The result of what `top_tokens` found in all of `in_parts`.
+
+    Raises:
+        AnalysisError: if the tail gave NaN.
+    """
+    top_k = parts[0][0].shape[-1]
     # Parts follow one another: all positions of one layer before those of the next.
     each = [
         mx.concatenate([x.reshape(-1, top_k) for x in kind]) for kind in zip(*parts, strict=True)
     ]
     evaluate(each)
-    ids, scores, chances = map(nested, each)
-    rows = list(zip(ids, scores, chances, strict=True))
-    count = len(positions)
-    found: dict[int, list[TopRow]] = {
-        layer: rows[i * count : (i + 1) * count] for i, layer in enumerate(layers)
-    }
-    check_numbers(found, positions)
+    shape = len(layers), len(positions), top_k
+    ids, scores, probabilities = (np.array(kind).reshape(shape) for kind in each)
+    if np.isnan(probabilities).any():
+        _refuse_nan(probabilities, layers, positions)
     named = Names(model)
+    predictions = map(named.predictions, ids.tolist(), scores.tolist())
     return LensResult(
         tokens=tokens,
         positions=positions,
         layers=layers,
-        predictions={layer: named.predictions(found[layer]) for layer in layers},
-        probabilities={layer: [row[2] for row in found[layer]] for layer in layers},
+        predictions=dict(zip(layers, predictions, strict=True)),
+        probabilities=dict(zip(layers, probabilities.tolist(), strict=True)),
         point=point,
     )
+
+
+def vocabulary_of(layout: Layout) -> int:
+    """Numbers in a row of the model's logits; nothing is computed to know it."""
+    logits: mx.array = Run(layout).execute(mx.zeros((1, 1), dtype=mx.int32))
+    return int(logits.shape[-1])
 
 
 def in_parts(
@@ -178,21 +202,14 @@ def chosen_positions(position: int | None, length: int) -> list[int]:
     return [position % length]
 
 
-def check_numbers(found: Mapping[int, Sequence[TopRow]], positions: Sequence[int]) -> None:
-    """Refuse NaN.
-
-    Raises:
-        AnalysisError: if a probability is not a number.
-    """
-    for layer, rows in found.items():
-        if not math.isnan(sum(sum(chances) for _, _, chances in rows)):
-            continue
-        for position, (_, _, chances) in zip(positions, rows, strict=True):
-            if any(map(math.isnan, chances)):
-                raise AnalysisError(
-                    f"the model's tail gives NaN for layer {layer} at position {position}: "
-                    "the residual stream or the norm holds NaN or infinity."
-                )
+def _refuse_nan(
+    probabilities: NDArray[np.float32], layers: Sequence[int], positions: Sequence[int]
+) -> None:
+    layer, position, _ = np.argwhere(np.isnan(probabilities))[0]
+    raise AnalysisError(
+        f"the model's tail gives NaN for layer {layers[layer]} at position "
+        f"{positions[position]}: the residual stream or the norm holds NaN or infinity."
+    )
 
 
 class Names:
@@ -202,11 +219,15 @@ class Names:
         self._model = model
         self._texts: dict[int, str] = {}
 
-    def predictions(self, rows: Sequence[TopRow]) -> list[list[Prediction]]:
+    def predictions(
+        self, ids: Sequence[Sequence[int]], scores: Sequence[Sequence[float]]
+    ) -> list[list[Prediction]]:
         """Token ids, logits and texts of the best tokens, for each position."""
         texts = self._texts
-        new = list({token for ids, _, _ in rows for token in ids}.difference(texts))
+        new = list(set(chain.from_iterable(ids)).difference(texts))
         texts.update(zip(new, token_texts(self._model, new), strict=True))
+        text = texts.__getitem__
         return [
-            [(i, s, texts[i]) for i, s in zip(ids, scores, strict=True)] for ids, scores, _ in rows
+            list(zip(own, values, map(text, own), strict=True))
+            for own, values in zip(ids, scores, strict=True)
         ]

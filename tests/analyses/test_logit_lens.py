@@ -95,7 +95,7 @@ def test_slices_bound_the_logits_that_exist_at_one_time(make, monkeypatch):
     monkeypatch.setattr(readout, "TIMES_ON_GPU", 1)
     model.logit_lens(TEXT)
     assert max(sizes) <= 4
-    assert sum(sizes[1:]) == 3 * len(TEXT)
+    assert sum(sizes) == 3 * len(TEXT)
 
 
 def test_one_position(make):

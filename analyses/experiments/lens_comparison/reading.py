@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import mlx.core as mx
 
 from mlxray import InterpretableModel
-from mlxray.arrays import evaluate, nested
+from mlxray.arrays import evaluate
 
-from ...lenses.lens_result import LensResult
-from ...lenses.readout import Names, TopRow, check_numbers, in_parts, top_tokens
+from ...lenses.readout import Top, in_parts, result_of, top_tokens
 from .result import Reading
 
 
@@ -41,26 +40,16 @@ def read_point(
         AnalysisError: if the tail gives NaN.
     """
     layers = list(residuals)
-    tops: dict[int, list[TopRow]] = {layer: [] for layer in layers}
+    tops: list[Top] = []
     measured: dict[int, list[mx.array]] = {layer: [] for layer in layers}
     targets, places = mx.array(list(answers)), range(len(positions))
     for together, part, logits in in_parts(residuals, places, own.shape[-1], model.finish_from):
-        best = [nested(x) for x in top_tokens(logits, top_k)]
+        tops.append(top_tokens(logits, top_k))
         numbers = measures(logits.astype(mx.float32), own[part], targets[part])
-        evaluate(numbers)
+        evaluate(tops[-1], numbers)
         for index, layer in enumerate(together):
-            tops[layer] += list(zip(*(rows[index] for rows in best), strict=True))
             measured[layer].append(numbers[:, index])
-    check_numbers(tops, positions)
-    names = Names(model)
-    lens = LensResult(
-        tokens=tokens,
-        positions=positions,
-        layers=layers,
-        predictions={layer: names.predictions(tops[layer]) for layer in layers},
-        probabilities={layer: [row[2] for row in tops[layer]] for layer in layers},
-        point=point,
-    )
+    lens = result_of(model, tops, tokens, layers, positions, point)
     table = mx.stack([mx.concatenate(measured[layer], axis=-1) for layer in layers], axis=1)
     chance, rank, entropy, kl = table
     return Reading(lens, chance, rank.astype(mx.int32), entropy, kl)
