@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -129,11 +130,23 @@ class Measure:
 
     # The two ends
 
+    def pending(self) -> list[mx.array]:
+        """Arrays that tell `ends` and `resolution`, to be evaluated with what comes before."""
+        return [self._ends, self._noisy] if self.by_row else []
+
+    @cached_property
+    def _ends(self) -> mx.array:
+        self._lazy(self.clean)  # one run alone: two rows would hide that a metric takes two
+        return self._lazy(mx.concatenate([self.clean, self.corrupted]))
+
     @cached_property
     def ends(self) -> tuple[float, float]:
         """The metric of the clean and of the corrupted run."""
         if self.by_row:
-            self._lazy(self.clean)  # one run alone: two rows would hide that a metric takes two
+            clean, corrupted = nested(self._ends)
+            if math.isfinite(clean) and math.isfinite(corrupted):
+                return clean, corrupted
+        # Which says what is wrong with numbers that are not finite.
         clean, corrupted = nested(self.rows(mx.concatenate([self.clean, self.corrupted])))
         return clean, corrupted
 
@@ -149,13 +162,22 @@ class Measure:
 
         Found by adding rounding errors of the logits' dtype to both runs' logits.
         """
+        moved: list[float] = nested(self._noisy if self.by_row else self.rows(self._with_noise))
+        return max(abs(moved[i] - self.ends[i % 2]) for i in range(len(moved)))
+
+    @cached_property
+    def _noisy(self) -> mx.array:
+        return self._lazy(self._with_noise)
+
+    @property
+    def _with_noise(self) -> mx.array:
+        """Clean and corrupted logits, several times, each with other rounding errors."""
         error = max(mx.finfo(self.clean.dtype).eps / 2, _PASS_ERROR)
         exact = mx.concatenate([self.clean, self.corrupted]).astype(mx.float32)
         signs = _signs(exact.shape[1:])[:, None]
         # A token that the model rules out has minus infinity.
         noisy = mx.where(mx.isfinite(exact), exact * (1 + error * signs), exact)
-        moved: list[float] = nested(self.rows(noisy.reshape(-1, *exact.shape[1:])))
-        return max(abs(moved[i] - self.ends[i % 2]) for i in range(len(moved)))
+        return noisy.reshape(-1, *exact.shape[1:])
 
     @cached_property
     def is_flat_at_clean(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,7 +14,6 @@ from ..errors import AnalysisError
 from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
 from ..seams.edits import Call, Edit
-from .gradients import Plant
 from .run import Run
 
 #: What is kept of a gradient (1, S, D); the rest need not exist at once.
@@ -106,7 +106,7 @@ class PullBack:
 
         def reached(*probes: mx.array) -> mx.array:
             pairs = zip(keys, probes, strict=True)
-            planted = [Edit(key, Plant(probe), allow_unchanged=True) for key, probe in pairs]
+            planted = [Edit(key, _Plant(probe), allow_unchanged=True) for key, probe in pairs]
             run = Run(self._layout, watch=[self._target], edits=planted)
             for path, module in self._packed.items() if unpack else ():
                 run.handler(path).changes.skip = _Unpacked(module)
@@ -136,6 +136,17 @@ class PullBack:
                 raise
             return False
         return all(distance < _SAME for distance in worst)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plant:
+    """An edit that adds a probe."""
+
+    probe: mx.array
+    edit_arguments: ClassVar[int] = 1
+
+    def __call__(self, activation: mx.array) -> mx.array:
+        return activation + self.probe
 
 
 class _Unpacked:

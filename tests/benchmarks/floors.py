@@ -148,7 +148,9 @@ def generation_by_hand(net: Any) -> None:
         steps = generate_step(mx.array(CLEAN), net, max_tokens=SPACE)
         for token, logprobs in steps:
             float(logprobs[token].item())
-        before, after = (mx.concatenate([x.reshape(-1) for x in s]) for s in zip(*pairs))
+        before, after = (
+            mx.concatenate([x.reshape(-1) for x in s]) for s in zip(*pairs, strict=True)
+        )
         mx.eval(mx.sum(before != after), mx.max(mx.abs(after - before)))
 
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxray import InterpretableModel
 from mlxray.arrays import evaluate, on_gpu, start_evaluating
-from mlxray.run.gradients import gradients_like
+from mlxray.run.gradients import lazy_gradients
 from mlxray.run.run import Run
 from mlxray.run.tail import execute_at
 from mlxray.tokens import Batch
@@ -52,51 +52,44 @@ class Estimates:
         *,
         ahead: bool = False,
     ) -> None:
-        self.model = model
+        self.model, self.layers = model, layers
         self.ids = batches[1].ids
         site = model.layout.site
         self.addresses = {p: [site(f"layers.{n}.{p}").key for n in layers[p]] for p in layers}
         self.positions = read_positions(metric, batches[1], position)
         every = [address for addresses in self.addresses.values() for address in addresses]
-        run = Run(model.layout, watch=every)
-        # On a GPU two rows take as long as one. On a CPU they do not, and the clean prompt needs
-        # no gradient.
-        together = not ahead or on_gpu()
         both = Batch(
             mx.concatenate([batch.ids for batch in batches]),
             (*batches[0].lengths, *batches[1].lengths),
         )
-        first = both if together else batches[0]
-        logits = execute_at(run, first.ids, self.positions)
-        kept = run.values()
-        for point, each in layers.items():
-            values = [kept[address] for address in self.addresses[point]]
-            one_size(point, each, values, axes(point)[0])
-        run.forget()
-        self._ahead: dict[str, mx.array] | None = None
-        self._ways = {a: (kept[a][:1], kept[a][-1:]) for a in every}
-        if not ahead or not together:
-            start_evaluating(logits, kept)
+        # What is known of the clean run before the gradient's: on a GPU two rows take as long as
+        # one, so both prompts run together. On a CPU the clean one alone needs no gradient.
+        before = None if ahead and on_gpu() else batches[0] if ahead else both
+        logits, kept = (None, {}) if before is None else self._run(before.ids, every)
+        self._found: dict[str, mx.array] | None = None
+        self._ways: dict[str, mx.array] = {}
 
         def bound(clean: mx.array, corrupted: mx.array) -> Measure:
             return bind(model, metric, clean, corrupted, metric_kwargs, later=True)
 
         def scalar(own: mx.array) -> mx.array:
             fixed = mx.stop_gradient(own)
-            self.measure = bound(fixed[0] if together else logits[0], fixed[-1])
+            self.measure = bound(fixed[0] if logits is None else logits[0], fixed[-1])
             return self.measure.scalar(own[-1:])
 
         if ahead:
-            last = both if together else batches[1]
-            value, found, own = gradients_like(
-                model.layout, last, scalar, kept, positions=self.positions, keep=True
+            last = both if before is None else batches[1]
+            value, slopes, own = lazy_gradients(
+                model.layout, last, scalar, every, positions=self.positions
             )
-            self._ahead = {a: found[a][-1:] for a in every}
-            self._ways = {a: ((own if together else kept)[a][:1], own[a][-1:]) for a in every}
+            self._note_ways(own if before is None else kept, own)
+            self._found = self._cells({a: slopes[a][-1:] for a in every})
             # The checks wait for the logits: the device goes on with the backward pass meanwhile.
-            ends = self.measure.clean, self.measure.corrupted
-            start_evaluating(value, self._ways, self._ahead, ends)
+            start_evaluating(value, self._found, self.measure.pending())
+            self._ways.clear()
         else:
+            assert logits is not None
+            self._note_ways(kept, kept)
             self.measure = bound(logits[0], logits[1])
         check_apart(
             batches, position, self.measure.clean[0], self.measure.corrupted[0], self.positions
@@ -105,14 +98,37 @@ class Estimates:
         if self.measure.is_share:
             self.measure.check_gap()
 
+    def _run(self, ids: mx.array, every: Sequence[str]) -> tuple[mx.array, dict[str, mx.array]]:
+        """Logits at the positions that are read, and activations; being evaluated."""
+        run = Run(self.model.layout, watch=every)
+        logits = execute_at(run, ids, self.positions)
+        kept = run.values()
+        run.forget()
+        start_evaluating(logits, kept)
+        return logits, kept
+
+    def _note_ways(self, clean: Mapping[str, mx.array], corrupted: Mapping[str, mx.array]) -> None:
+        """Keep the clean run's activations, in the first row, and the corrupted one's, in the last.
+
+        Raises:
+            InputError: if layers differ in their number of heads.
+        """
+        for point, addresses in self.addresses.items():
+            values = [corrupted[address] for address in addresses]
+            one_size(point, self.layers[point], values, axes(point)[0])
+            for address, value in zip(addresses, values, strict=True):
+                own = clean[address]
+                pair = value if own is value else mx.concatenate([own[:1], value[-1:]])
+                self._ways[address] = pair
+
     def scalar(self, logits: mx.array) -> mx.array:
         """The metric of (1, P, V) logits, lazy."""
         return self.measure.scalar(logits)
 
     def gradient(self, edits: Edits | None = None) -> dict[str, mx.array]:
         """Point → (layers, [heads,] S), all from one backward pass."""
-        if self._ahead is not None and edits is None:
-            return self._cells(self._ahead)
+        if self._found is not None and edits is None:
+            return self._found
         _, found = self.model.gradients(
             self.ids,
             self.scalar,
@@ -125,7 +141,8 @@ class Estimates:
     def integrated(self, steps: int) -> dict[str, mx.array]:
         """The same with each layer's gradient averaged on the way from corrupted to clean."""
         means = {}
-        for address, (clean, corrupted) in self._ways.items():
+        for address, pair in self._ways.items():
+            clean, corrupted = mx.split(pair, 2)
             total = mx.zeros(corrupted.shape)
             for step in range(steps):
                 between = corrupted + (step + 0.5) / steps * (clean - corrupted)
@@ -152,7 +169,7 @@ class Estimates:
         for point, addresses in self.addresses.items():
             rows = []
             for address in addresses:
-                clean, corrupted = self._ways[address]
+                clean, corrupted = mx.split(self._ways[address], 2)
                 slopes = [
                     self._slopes(point, address, clean - corrupted, eps * (1 + i))
                     for i in range(count)
@@ -183,18 +200,27 @@ class Estimates:
     def _cells(self, gradients: Mapping[str, mx.array]) -> dict[str, mx.array]:
         found = {}
         for point, addresses in self.addresses.items():
-            rows = [[*self._ways[address], gradients[address]] for address in addresses]
+            pairs = [self._ways[address] for address in addresses]
+            slopes = [gradients[address] for address in addresses]
             # All layers at once where they are of one shape, which a GPU is faster at.
-            if len({row[0].shape for row in rows}) == 1:
-                rows = [[mx.concatenate(list(each)) for each in zip(*rows, strict=True)]]
+            if len({pair.shape for pair in pairs}) == 1:
+                pairs, slopes = [mx.concatenate(pairs)], [mx.concatenate(slopes)]
             kept = {0, *axes(point)}
-            found[point] = mx.concatenate([_effects(kept, *row) for row in rows])
+            effects = [_effects(kept, *each) for each in zip(pairs, slopes, strict=True)]
+            found[point] = mx.concatenate(effects)
         return found
 
 
-def _effects(kept: set[Any], clean: mx.array, corrupted: mx.array, gradient: mx.array) -> mx.array:
-    """The way from corrupted to clean, times the gradient, summed over all axes but the kept."""
-    product = (clean - corrupted).astype(mx.float32) * gradient.astype(mx.float32)
+def _effects(kept: set[Any], pairs: mx.array, gradients: mx.array) -> mx.array:
+    """The way from corrupted to clean, times the gradient, summed over all axes but the kept.
+
+    Args:
+        kept: Axes of a gradient.
+        pairs: (2·layers, …) the clean and the corrupted activation of each layer in turn.
+        gradients: (layers, …).
+    """
+    ways = (pairs[::2] - pairs[1::2]).astype(mx.float32)
+    product = ways * gradients.astype(mx.float32)
     return mx.sum(product, axis=[axis for axis in range(product.ndim) if axis not in kept])
 
 
