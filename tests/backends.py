@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 import pytest
+from mlx_lm.models import base
+from mlx_lm.models.cache import QuantizedKVCache
 
 
 def need_quantised_products(bits: int, group_size: int, width: int, rows: int = 5) -> None:
@@ -25,3 +27,28 @@ def need_quantised_products(bits: int, group_size: int, width: int, rows: int = 
         pytest.skip(f"this backend of MLX: {error}")
     if not right:
         pytest.skip(f"this backend of MLX multiplies {bits}-bit operands of {width} wrongly")
+
+
+def need_quantised_cache(head_dim: int, heads: int, kv_heads: int, tokens: int) -> None:
+    """Skip the test where MLX has no product for attention from mlx-lm's 8-bit cache."""
+    cache = QuantizedKVCache(32, 8)
+    q, k, v = (mx.ones((1, n, tokens, head_dim)) for n in (heads, kv_heads, kv_heads))
+    keys, values = cache.update_and_fetch(k, v)
+    try:
+        mx.eval(
+            base.quantized_scaled_dot_product_attention(
+                q, keys, values, scale=1.0, mask="causal", group_size=32, bits=8
+            )
+        )
+    except RuntimeError as error:
+        pytest.skip(f"this backend of MLX: {error}")
+
+
+def need_rope(*shape: int) -> None:
+    """Skip the test where MLX cannot rotate queries of this shape."""
+    try:
+        mx.eval(
+            mx.fast.rope(mx.ones(shape), shape[-1], traditional=False, base=1e4, scale=1, offset=0)
+        )
+    except RuntimeError as error:
+        pytest.skip(f"this backend of MLX rotates no array of shape {shape}: {error}")

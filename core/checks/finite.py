@@ -53,7 +53,9 @@ class NaNCheck:
             looked_at.append(logits[:, -1] if logits.ndim == 3 else logits)
         sums = [mx.sum(array) for array in looked_at]
         dtypes = dict.fromkeys(total.dtype for total in sums)
-        self.pending = [mx.stack([s for s in sums if s.dtype == dtype]) for dtype in dtypes]
+        # As float32 already: a conversion later would be one more wait for a GPU.
+        alike = [mx.stack([s for s in sums if s.dtype == dtype]) for dtype in dtypes]
+        self.pending = [each.astype(mx.float32) for each in alike]
 
     def warn(self, stacklevel: int = 4) -> None:
         """Warn if a value holds NaN; the sums are evaluated.
@@ -61,7 +63,7 @@ class NaNCheck:
         Args:
             stacklevel: Frames up to the user's line.
         """
-        numbers = [n for sums in self.pending for n in nested(sums.astype(mx.float32))]
+        numbers = [n for sums in self.pending for n in nested(sums)]
         if not any(map(math.isnan, numbers)):
             return
         holding = dict.fromkeys(name for name, a in self._named if mx.isnan(a).any().item())

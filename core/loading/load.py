@@ -6,7 +6,6 @@ import json
 import math
 import struct
 import sys
-import threading
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ import mlx.nn as nn
 
 from ..arrays import arrays_of, evaluate
 from ..errors import LoadError
+from ..machine.own_stack import on_own_stack
 from ..storage.files import check_file, read_json
 from . import checkpoint, hub, lora, quantisation
 from .hub import one_line
@@ -69,7 +69,8 @@ def load(
             return light
     folder = _folder(source, trust_remote_code)
     shards = _check_folder(folder, trust_remote_code)
-    _import_transformers()
+    if "transformers" not in sys.modules:
+        on_own_stack(_import_tokenizers)
     from mlx_lm.utils import load_model, load_tokenizer
 
     with checkpoint.folder_of(folder, shards) as place:
@@ -91,7 +92,9 @@ def load(
         return model, None
     stops = checkpoint_stops(folder)
     try:
-        tokenizer = load_tokenizer(
+        # Whatever this kind of tokenizer imports more.
+        tokenizer = on_own_stack(
+            load_tokenizer,
             folder,
             {"trust_remote_code": trust_remote_code},
             eos_token_ids=stops,
@@ -103,22 +106,9 @@ def load(
     return model, tokenizer
 
 
-def _import_transformers() -> None:
-    """Import transformers, which mlx-lm needs, on a stack of its own.
-
-    It imports torch where that is installed, which keeps the frames of whoever imports it, and so
-    everything in their variables, for good: the model, and all that the caller works with.
-    """
-    if "transformers" in sys.modules:
-        return
-
-    def tokenizers() -> None:
-        with suppress(ImportError):  # mlx-lm says what is missing
-            from transformers import AutoTokenizer  # noqa: F401
-
-    thread = threading.Thread(target=tokenizers, daemon=True)
-    thread.start()
-    thread.join()
+def _import_tokenizers() -> None:
+    with suppress(ImportError):  # mlx-lm says what is missing
+        from transformers import AutoTokenizer  # noqa: F401
 
 
 def _fine_tuned(model: nn.Module, folder: Path) -> nn.Module:

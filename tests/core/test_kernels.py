@@ -70,6 +70,8 @@ def test_a_wrong_kernel_is_seen_and_told(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str, break_it: Any, said: str
 ) -> None:
     before = kernels.wrong_kernels()
+    if any(said in wrong for wrong in before):
+        pytest.skip("this backend of MLX computes it wrong by itself")
     monkeypatch.setattr(module, name, break_it(getattr(module, name)))
     monkeypatch.setattr(doctor, "measure_gflops", lambda: 100.0)
     (wrong,) = set(kernels.wrong_kernels()) - set(before)

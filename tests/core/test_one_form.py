@@ -15,6 +15,8 @@ from mlxray import interventions as iv
 from mlxray.errors import AddressError, InputError, TraceError
 from mlxray.points.vocabulary import addresses, node
 
+from ..backends import need_rope
+
 IDS = [1, 2, 3, 4, 5]
 CLEAN, CORRUPTED = [1, 2, 3, 4], [1, 9, 3, 4]
 
@@ -192,6 +194,7 @@ def test_heads_that_are_not_there(llama_model: InterpretableModel) -> None:
 
 
 def test_every_node_of_a_circuit_can_be_read_and_patched(llama_model: InterpretableModel) -> None:
+    need_rope(208, 4, 4, 4)  # sixteen choices of edges, with a stream for each of twelve inputs
     circuit = llama_model.acdc(CLEAN, CORRUPTED, threshold=0.0)
     nodes = circuit.nodes
     assert {"embed", "logits", "m0"} < set(nodes) and any(n.startswith("a0.h") for n in nodes)

@@ -15,7 +15,7 @@ from mlxray.generation import Where
 from mlxray.interventions import scale
 from mlxray.testing.zoo import small_model
 
-from ..backends import need_quantised_products
+from ..backends import need_quantised_cache
 
 PROMPT = [5, 17, 3, 44, 9, 60, 21, 8]
 MORE = [7, 30, 2]
@@ -122,7 +122,7 @@ def test_a_stream_that_is_dropped(model: InterpretableModel, steps: int):
 @pytest.mark.parametrize("broken", [0, 2])
 def test_a_generation_that_fails(kind: Any, broken: int):
     if kind is not KVCache:
-        need_quantised_products(bits=8, group_size=32, width=32)
+        need_quantised_cache(head_dim=32, heads=2, kv_heads=2, tokens=len(PROMPT) - 1)
     arguments = llama.ModelArgs("llama", 64, 2, 96, 2, 1e-5, 97, tie_word_embeddings=False)
     model = InterpretableModel(llama.Model(arguments))
     cache = [kind() for _ in model.layers]

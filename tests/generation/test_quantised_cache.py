@@ -14,12 +14,13 @@ from mlxray.errors import PointAbsent
 from mlxray.interventions import add_vector, scale
 from mlxray.seams.attention import explicit_pattern, explicit_scores, mix
 
-from ..backends import need_quantised_products
+from ..backends import need_quantised_cache
 
 
 @pytest.fixture(autouse=True)
-def products() -> None:
-    need_quantised_products(bits=8, group_size=32, width=32)
+def attention() -> None:
+    for kv_heads in (1, 2):
+        need_quantised_cache(head_dim=32, heads=2, kv_heads=kv_heads, tokens=5)
 
 
 PROMPT = [5, 17, 3, 44, 9, 60]

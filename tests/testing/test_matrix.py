@@ -107,6 +107,6 @@ def test_command_line():
         check=False,
     )
     lines = done.stdout.strip().splitlines()
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stdout + done.stderr
     assert lines[0].split()[:3] == ["llama/tied", "proven", "llama"]
     assert lines[-1] == "2 configurations: 1 proven, 1 unbuildable"

@@ -269,8 +269,12 @@ def test_what_cannot_be_asked():
         attribution_patching(small_gpt2(), CLEAN, CORRUPTED, "rotor")
 
 
-def test_two_runs_are_all_that_a_map_of_gradients_takes(monkeypatch):
-    """The clean run, and the corrupted one with its gradient; numbers as from runs of their own."""
+@pytest.mark.parametrize("together", [False, True])
+def test_the_runs_that_a_map_of_gradients_takes(monkeypatch, together):
+    """The clean run, and the corrupted one with its gradient, which a GPU computes as two rows of
+    one run; numbers as from runs of their own.
+    """
+    monkeypatch.setattr(estimates, "on_gpu", lambda: together)
     model = small_llama()
     points = ("resid_post", "attn_out", "mlp_out", "z")
     layers = range(model.layout.n_layers)
@@ -292,7 +296,7 @@ def test_two_runs_are_all_that_a_map_of_gradients_takes(monkeypatch):
 
     monkeypatch.setattr(type(model.model), "__call__", counted)
     found = model.attribution_map(CLEAN, CORRUPTED, points, difference)
-    assert len(runs) == 2
+    assert len(runs) == (1 if together else 2)
     for point in points:
         rows = []
         for layer in layers:
