@@ -18,7 +18,7 @@ from .chat import Message
 from .prompts import Prompt, is_chat, prompt_ids
 from .result import GenerationResult
 from .sampling import Sampling
-from .stream import Callback, Generation, Options
+from .stream import Callback, Generation, GenerationStep, Options
 
 
 @checked("prompt", "interventions", "stop_tokens", "watch")
@@ -248,29 +248,34 @@ def _prompts(model: WrappedModel, prompts: Any) -> list[list[int]]:
 
 def _collected(model: WrappedModel, steps: Generation, keep_logits: bool) -> GenerationResult:
     begun = time.perf_counter()
-    text, reason = "", "length"
+    texts: list[str] = []
+    reasons: list[str] = []
     tokens: list[int] = []
     logprobs: list[float] = []
     logits: list[mx.array] = []
     activations: dict[str, list[Any]] = {}
-    for step in steps:
-        text += step.text
+
+    def take(step: GenerationStep) -> None:
+        texts.append(step.text)
         tokens.append(step.token)
         logprobs.append(step.logprob)
-        reason = step.finish_reason or reason
+        if step.finish_reason:
+            reasons.append(step.finish_reason)
         if keep_logits:
             logits.append(step.logits)
         for key, value in step.activations.items():
             activations.setdefault(key, []).append(value)
-    told = model.tokenizer is not None
+
+    steps.each(take)
+    readable = model.tokenizer is not None
     result = GenerationResult(
-        text=text,
+        text="".join(texts),
         tokens=tokens,
         logprobs=logprobs,
-        finish_reason=reason,
-        prompt=model.decode(steps.prompt_tokens) if told else "",
+        finish_reason=reasons[-1] if reasons else "length",
+        prompt=model.decode(steps.prompt_tokens) if readable else "",
         prompt_tokens=steps.prompt_tokens,
-        pieces=[model.token_to_str(token) for token in tokens] if told else [],
+        pieces=[model.token_to_str(token) for token in tokens] if readable else [],
         token_logits=mx.stack(logits) if logits else None,
         activations=activations,
         edits=steps.edits,

@@ -105,6 +105,10 @@ class Passes:
         }
         return Pass(final.logits, values, final.tallies)
 
+    def hold(self, function: Callable[[], None]) -> None:
+        """Call `function`, whose passes find the modules that they watch swapped already."""
+        self._run.hold(function)
+
     def finite_without_edits(self) -> bool:
         """Whether the prompt gets finite logits with no edit in force; a run of its own."""
         logits: mx.array = Run(self._run.layout).execute(self._ids[None])

@@ -110,6 +110,18 @@ class Generation(Iterator[GenerationStep]):
     def __next__(self) -> GenerationStep:
         return next(self._steps)
 
+    def each(self, take: Callable[[GenerationStep], object]) -> None:
+        """Give every step to `take`, which is none of the user's own code."""
+
+        def steps() -> None:
+            for step in self:
+                take(step)
+
+        if self.options.callback is None:
+            self._passes.hold(steps)
+        else:  # the callback finds the model as it is outside of runs
+            steps()
+
     def close(self) -> None:
         """Stop here, and let go of the cache."""
         self._steps.close()

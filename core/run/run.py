@@ -6,7 +6,7 @@ read; `Run.restart` makes it ready for another pass. It holds what was asked for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -146,6 +146,14 @@ class Run:
         else:
             output = under(self, root, held(tokens), **more)
         return output[0] if isinstance(output, (tuple, list)) else output
+
+    def hold(self, function: Callable[[], None]) -> None:
+        """Call `function` while the modules of this plan stay swapped: its passes save doing it."""
+        modules = [h.module for h in self.handlers.values()]
+        if modules:
+            instrumented(modules, self._attention, function)
+        else:
+            function()
 
     def _check_start(self, cache: Any) -> None:
         if cache is None or (tells_tokens(cache) and not cached_tokens(cache)):

@@ -151,6 +151,8 @@ def _swap(modules: list[nn.Module], attention: bool, claims: list[Any]) -> None:
                 if not _hold(id(module), claims):
                     fresh.append(module)
         attention = attention and not _hold(id(mx), claims)
+        if not (fresh or attention):
+            return
         ids = list(map(id, fresh))
         own = list(map(own_class, fresh))
         owners: list[Any] = [*fresh]
