@@ -63,6 +63,22 @@ class AnalysisResult(Result):
     metadata: dict[str, Any] = field(default_factory=dict, kw_only=True)
     warnings: list[str] = field(default_factory=list, kw_only=True)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # In the class itself, or its dataclass would write out every number.
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = cls.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """One line, whatever the result holds."""
+        return f"<{type(self).__name__}: {show_text(self.summary(), 160)}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the summary, a picture or a table, and how it was made."""
+        from .notebook import card
+
+        return card(self)
+
     @property
     def data(self) -> dict[str, Any]:
         """The result's own fields."""

@@ -7,7 +7,7 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 
-from mlxray.display import EMPTY, fit, show_text, show_token
+from mlxray.display import EMPTY, fit, show_lines, show_text, show_token
 
 #: A token as one visible, unambiguous line.
 token_label = show_token
@@ -44,8 +44,8 @@ def plotly_text(text: str) -> str:
 
 
 def html_text(text: str) -> str:
-    """Plain text for an HTML page."""
-    return html.escape(isolate(text), quote=True)
+    """Plain text for an HTML page; control characters and halves of characters show their code."""
+    return html.escape(isolate(show_lines(text)), quote=True)
 
 
 def isolate(text: str) -> str:

@@ -1,0 +1,157 @@
+"""Results as the last line of a notebook's cell: one line of text, and HTML that stands alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from mlxray import AnalysisResult, InterpretableModel, TableResult, registry
+from mlxray.results.made import call_of
+from mlxray.results.notebook import ROWS
+
+from .every_analysis import CALLS, FRANCE
+
+HOSTILE = '<script>alert("1")</script>\x00\u202e\ud800 & \n[link](x)'
+
+
+class Checked(HTMLParser):
+    """Tags that close in order, and what they load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.loaded: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.loaded += [v or "" for name, v in attrs if name in ("src", "href", "srcset")]
+        if tag not in ("img", "br", "hr", "meta", "link", "input", "col"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def model() -> InterpretableModel:
+    return InterpretableModel("pocket")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_analysis(model: InterpretableModel, name: str, tmp_path: Path) -> None:
+    call: Callable[..., Any] = CALLS[name]
+    result = call(model, *([tmp_path] if name.startswith("load_") else []))
+    if not isinstance(result, AnalysisResult):
+        assert len(repr(result)) < 1000
+        return
+    shown = repr(result)
+    assert "\n" not in shown and len(shown) < 250
+    assert shown.startswith(f"<{type(result).__name__}: ")
+    page = result._repr_html_()
+    assert len(page) < 1_500_000
+    found = Checked(page)
+    assert "script" not in found.tags
+    assert all(each.startswith("data:image/png;base64,") for each in found.loaded)
+    assert "The picture failed" not in page
+    made = call_of(result)
+    assert made is None or f"{result.metadata['analysis']}(" in made
+
+
+def test_a_strangers_result_has_one_line_too() -> None:
+    @dataclass
+    class Own(AnalysisResult):
+        numbers: mx.array
+
+        def summary(self) -> str:
+            return "many numbers\nand a line"
+
+    @dataclass
+    class Below(Own):
+        more: int = 0
+
+    @dataclass
+    class Other(Own):
+        def __repr__(self) -> str:
+            return "mine"
+
+    numbers = mx.zeros((1000,))
+    assert repr(Own(numbers)) == "<Own: many numbers⏎and a line>"
+    assert repr(Below(numbers)) == "<Below: many numbers⏎and a line>"
+    assert repr(Other(numbers)) == "mine"
+
+
+def test_hostile_texts_are_escaped() -> None:
+    table = TableResult({HOSTILE: [HOSTILE] * 3}, title=HOSTILE)
+    table.metadata = {
+        "analysis": HOSTILE,
+        "parameters": {"text": HOSTILE, HOSTILE: 1},
+        "model": HOSTILE,
+    }
+    table.warnings = [HOSTILE]
+    for page in (table._repr_html_(), Plain(HOSTILE)._repr_html_()):
+        page.encode("utf-8")
+        assert "<script" not in page and "\x00" not in page and "\u202e" not in page
+        Checked(page)
+
+
+@dataclass
+class Plain(AnalysisResult):
+    """A result without a picture."""
+
+    text: str
+
+    def rows(self) -> tuple[list[str], list[list[Any]]]:
+        return [f"column {i}" for i in range(20)], [[self.text, 0.123456] * 10] * 500
+
+
+def test_a_long_table_is_cut_and_says_so() -> None:
+    page = Plain("x" * 10_000)._repr_html_()
+    assert page.count("<tr>") == ROWS + 1
+    assert "480 rows and 8 columns more" in page
+    assert len(page) < 100_000 and "0.1235" in page
+    page = TableResult({"n": list(range(50_000))})._repr_html_()
+    assert len(page) < 100_000 and "49980 rows more" in page
+
+
+def test_a_picture_that_fails_does_not_hide_the_numbers(
+    model: InterpretableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = model.logit_lens(FRANCE)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no <ink>")
+
+    monkeypatch.setattr(type(result), "plot", fails)
+    page = result._repr_html_()
+    assert "The picture failed: RuntimeError: no &lt;ink&gt;" in page and "<table" in page
+
+
+def test_the_call_makes_the_result_again(model: InterpretableModel) -> None:
+    result = model.logit_lens(FRANCE, top_k=2, layers=[0, 3])
+    made = call_of(result)
+    assert made == f"model.logit_lens({FRANCE!r}, top_k=2, layers=[0, 3])"
+    assert eval(made, {"model": model}).predictions == result.predictions
+    assert call_of(model.logit_lens(FRANCE)) == f"model.logit_lens({FRANCE!r})"
+    patched = model.activation_patching(FRANCE, "The capital of Italy is", component="resid_post")
+    again = eval(str(call_of(patched)), {"model": model})
+    assert mx.array_equal(again.effect_matrix, patched.effect_matrix).item()
+
+
+def test_arguments_that_are_no_literals_are_named(model: InterpretableModel) -> None:
+    result = model.logit_lens(mx.array(model.encode(FRANCE)), final_norm=lambda x: x)
+    made = str(call_of(result))
+    assert re.fullmatch(r"model\.logit_lens\(<array 6>, final_norm=<<lambda>>\)", made)
+    result.metadata["analysis"] = "of a plugin that is gone"
+    assert "final_norm" in str(call_of(result))
+    assert call_of(TableResult({})) is None
+    assert registry.get("analysis", "logit_lens").name == "logit_lens"
