@@ -111,4 +111,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """Public names alone: what completion offers."""
+    private = {name for name in globals() if name.startswith("_")}
+    return sorted({*private, *__all__})

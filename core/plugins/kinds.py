@@ -88,21 +88,28 @@ class Analysis(Generic[P, R]):
 
     def of(self, model: Any) -> Callable[..., R]:
         """The analysis as a method of a model, with the defaults that it has as one."""
-        if not self.method_defaults:
-            return functools.partial(self, model)
+        defaults = self.method_defaults
 
         @functools.wraps(self.fn)
         def method(*args: Any, **kwargs: Any) -> R:
+            if not defaults:
+                return self(model, *args, **kwargs)
             given = self.signature.bind_partial(model, *args, **kwargs).arguments
-            missing = {k: v for k, v in self.method_defaults.items() if k not in given}
+            missing = {k: v for k, v in defaults.items() if k not in given}
             return self(model, *args, **kwargs, **missing)
 
-        shown = [
+        # Without this the function's own would be found, which takes the model.
+        del method.__wrapped__
+        method.__signature__ = self._method_signature  # type: ignore[attr-defined]
+        return method
+
+    @functools.cached_property
+    def _method_signature(self) -> inspect.Signature:
+        parameters = [
             p.replace(default=self.method_defaults.get(p.name, p.default))
             for p in list(self.signature.parameters.values())[1:]
         ]
-        method.__signature__ = self.signature.replace(parameters=shown)  # type: ignore[attr-defined]
-        return method
+        return self.signature.replace(parameters=parameters)
 
     def _need_model(self, model: Any = None) -> None:
         if not hasattr(model, "layout"):
