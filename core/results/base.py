@@ -118,13 +118,15 @@ class AnalysisResult(Result):
         """A report: title, summary, the table, and how it was made."""
         columns, rows = self.rows()
         title = self.result_type.replace("_", " ").capitalize()
-        lines = [f"# {_cell(title)}", "", _cell(self.summary()), ""]
-        lines.append("| " + " | ".join(map(_cell, columns)) + " |")
+        lines = [f"# {markdown_text(title)}", "", markdown_text(self.summary()), ""]
+        lines.append("| " + " | ".join(map(markdown_text, columns)) + " |")
         lines.append("|" + " --- |" * len(columns))
-        lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+        lines += ["| " + " | ".join(map(markdown_text, row)) + " |" for row in rows]
         if self.metadata:
             lines += ["", "## How it was made", ""]
-            lines += [f"- {_cell(k)}: {_cell(plain(v))}" for k, v in self.metadata.items()]
+            lines += [
+                f"- {markdown_text(k)}: {markdown_text(plain(v))}" for k, v in self.metadata.items()
+            ]
         return "\n".join(lines) + "\n"
 
     def plot(self, *, backend: str | None = None, **options: Any) -> Any:
@@ -183,7 +185,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
-def _cell(value: Any) -> str:
+def markdown_text(value: Any) -> str:
+    """A value as one line of Markdown text, whatever it holds."""
     if isinstance(value, float):
         return f"{value:.4g}"
     text = show_text(value if isinstance(value, str) else str(value))

@@ -25,11 +25,13 @@ def call_of(result: Result) -> str | None:
         "model.logit_lens('The capital of France is', top_k=2)"
     """
     name, given = result.metadata.get("analysis"), result.metadata.get("parameters")
-    if not isinstance(name, str) or not isinstance(given, Mapping):
+    if not isinstance(name, str) or not name.isidentifier() or not isinstance(given, Mapping):
         return None
     defaults = _defaults(name)
     written = []
     for index, (key, value) in enumerate(given.items()):
+        if not str(key).isidentifier():
+            return None
         if key in defaults and _same(value, defaults[key]):
             continue
         positional = index == 0 and key not in defaults

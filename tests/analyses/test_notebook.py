@@ -151,7 +151,7 @@ def test_arguments_that_are_no_literals_are_named(model: InterpretableModel) -> 
     result = model.logit_lens(mx.array(model.encode(FRANCE)), final_norm=lambda x: x)
     made = str(call_of(result))
     assert re.fullmatch(r"model\.logit_lens\(<array 6>, final_norm=<<lambda>>\)", made)
-    result.metadata["analysis"] = "of a plugin that is gone"
+    result.metadata["analysis"] = "of_a_plugin_that_is_gone"
     assert "final_norm" in str(call_of(result))
     assert call_of(TableResult({})) is None
     assert registry.get("analysis", "logit_lens").name == "logit_lens"

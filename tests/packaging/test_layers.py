@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("analyses.patching",),
     ("analyses.datasets", "analyses.activations"),
     ("analyses.prompts", "analyses.patience", "analyses.metrics", "adapters"),
+    ("reports",),
     ("cli",),
     ("testing",),
     ("model", "resolver", "utilities"),
