@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError
 from mlxray.run.tail import Norm
 
-from ...prompts import one_prompt
 from ..lens_result import LensResult
 from ..logit_lens import show
-from ..readout import read_out, watched
+from ..readout import read_through
 from .files import find_file
 from .jacobian_lens_result import JacobianLens
 
@@ -65,34 +65,23 @@ def jacobian_lens(
     for layer in chosen:
         if layer != last:
             lens.jacobian(layer)
-    batch, tokens = one_prompt(model, text)
-    residuals = watched(model, batch, "resid_post", chosen)
-    result = read_out(
+    result = read_through(
         model,
-        {layer: carried(lens, residual, layer, last) for layer, residual in residuals.items()},
-        tokens,
-        point="resid_post",
+        text,
+        partial(carried, lens, last=last),
+        {"lens": lens.summary()},
+        chosen,
         top_k=top_k,
         position=position,
         final_norm=final_norm,
         skip_norm=skip_norm,
     )
-    # A summary of the lens in place of its matrices.
-    result.metadata["parameters"] = {
-        "text": text,
-        "lens": lens.summary(),
-        "top_k": top_k,
-        "layers": result.layers,
-        "position": position,
-        "final_norm": final_norm,
-        "skip_norm": skip_norm,
-    }
     if plot:
         show(result, max_display_tokens, figsize, cmap, font_family)
     return result
 
 
-def carried(lens: JacobianLens, residual: mx.array, layer: int, last: int) -> mx.array:
+def carried(lens: JacobianLens, residual: mx.array, layer: int, *, last: int) -> mx.array:
     """A layer's stream in the last layer's basis; the last layer's is there already."""
     return residual if layer == last else lens(residual, layer)
 
