@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from mlxray.top_k import top_k
 
-from ..types.sparse import gather_decode, scatter_features
+from ..types.sparse import gather_decode, gather_products, scatter_features
 from .largest import kth_largest
 
 
@@ -160,7 +160,7 @@ def _sparse_decode_slopes(
     primals: Any, cotangent: mx.array, output: mx.array
 ) -> tuple[mx.array, mx.array, mx.array]:
     values, indices, decoder = primals
-    slopes = (decoder[indices] @ cotangent[..., None]).squeeze(-1)
+    slopes = gather_products(cotangent, indices, decoder)
     dense = scatter_features(values, indices, decoder.shape[0])
     return slopes, mx.zeros_like(indices), dense.T @ cotangent
 

@@ -15,6 +15,7 @@ from mlxray.analyses.dictionaries.training.largest import bisect_bits, kth_large
 from mlxray.analyses.dictionaries.training.plan import make_plan
 from mlxray.analyses.dictionaries.training.step import adamw, learning_rate
 from mlxray.analyses.dictionaries.training.wiring import without_parallel
+from mlxray.analyses.dictionaries.types import sparse
 
 Floats = npt.NDArray[np.float64]
 RNG = np.random.default_rng(1)
@@ -35,7 +36,11 @@ def single(*arrays: Floats) -> list[mx.array]:
     return [mx.array(a.astype(np.float32)) for a in arrays]
 
 
-def test_sparse_decode() -> None:
+@pytest.mark.parametrize("at_once", [sparse.AT_ONCE, 0])
+def test_sparse_decode(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of the decoder all at once, and those of two tokens at a time."""
+    monkeypatch.setattr(sparse, "AT_ONCE", at_once)
+    monkeypatch.setattr(sparse, "PART", 2 * 3 * 4 * 4)
     values, decoder, weights = (RNG.normal(size=s) for s in ((5, 3), (7, 4), (5, 4)))
     indices = np.array([RNG.permutation(7)[:3] for _ in range(5)])
 
@@ -44,6 +49,8 @@ def test_sparse_decode() -> None:
 
     v, d, w = single(values, decoder, weights)
     at = mx.array(indices.astype(np.uint32))
+    written = np.einsum("nk,nkd->nd", values, decoder[indices])
+    assert np.allclose(gradients.sparse_decode(v, at, d), written, atol=1e-4)
     found = mx.grad(lambda v, d: mx.sum(w * gradients.sparse_decode(v, at, d)), argnums=(0, 1))(
         v, d
     )
