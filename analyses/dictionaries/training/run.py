@@ -20,9 +20,9 @@ from .step import Dead, Stats, StepFunction, first_state, make_step
 from .training_result import TrainingResult
 from .wiring import CrossLayer, Flat, Wiring, first_scale
 
-#: Multiplications by encoders and decoders in a whole training. One with fewer takes some minutes
-#: on two cores, of which compiling, which takes seconds there, saves little.
-COMPILE_ABOVE = 2**43
+#: Multiplications by encoders and decoders in a whole training. One with fewer takes about a minute
+#: on a core, of which compiled steps save a tenth; compiling them takes seconds there.
+COMPILE_ABOVE = 2**40
 CURVES = ("loss", "explained_variance", "l0", "dead")
 
 
