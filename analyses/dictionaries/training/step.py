@@ -246,7 +246,8 @@ def shortening(slopes: Params, norm: float | None) -> mx.array | float:
     """What gradients are multiplied by, so that their joint norm is at most `norm`."""
     if norm is None:
         return 1.0
-    energy = mx.sum(mx.stack([_energy(slope) for slope in slopes.values()]))
+    # A checkpoint does not keep the order of names, and rounding depends on that of a sum.
+    energy = mx.sum(mx.stack([_energy(slopes[name]) for name in sorted(slopes)]))
     return mx.minimum(norm / mx.maximum(mx.sqrt(energy), 1e-12), 1)
 
 
