@@ -18,7 +18,8 @@ def top_k(x: mx.array, k: int, *, ordered: bool = True) -> tuple[mx.array, mx.ar
     and only these are sorted.
 
     Args:
-        x: (…, N) floating-point numbers. NaN counts as minus infinity.
+        x: (…, N) floating-point numbers. NaN counts as minus infinity; where `ordered` is False it
+            may count as the largest.
         k: How many, between 1 and N.
         ordered: False if they may come in any order, and any of equal numbers may be chosen. A
             CPU then sorts nothing.
@@ -37,11 +38,13 @@ def top_k(x: mx.array, k: int, *, ordered: bool = True) -> tuple[mx.array, mx.ar
     size = x.shape[-1]
     if not 1 <= k <= size:
         raise ValueError(f"k is between 1 and {size}, the numbers in a row; got {k}.")
-    known = mx.where(mx.isnan(x), -mx.inf, x)
+    known = mx.where(mx.isnan(x), -mx.inf, x) if ordered else x
     # About as many groups as numbers in the groups that are chosen: the least to sort.
     group = 1 << round(math.log2(math.sqrt(size / k)))
     if k == 1:
         indices = mx.argmax(known, axis=-1, keepdims=True)
+    elif group >= SMALLEST_GROUP and not ordered and size % group == 0:
+        indices = _from_columns(known, k, group)
     elif group >= SMALLEST_GROUP:
         indices = _from_groups(known, k, group, ordered)
     else:
@@ -55,6 +58,19 @@ def _best(x: mx.array, k: int, ordered: bool) -> mx.array:
     if ordered or k == x.shape[-1] or mx.default_device().type == mx.DeviceType.gpu:
         return mx.argsort(-x, axis=-1)[..., :k]
     return mx.argpartition(x, x.shape[-1] - k, axis=-1)[..., -k:]
+
+
+def _from_columns(x: mx.array, k: int, group: int) -> mx.array:
+    """The same as `_from_groups` in any order, with groups of numbers that lie far apart.
+
+    A CPU finds the maxima of columns at least twice as fast as those of neighbours.
+    """
+    columns = x.reshape(*x.shape[:-1], group, -1)
+    best = _best(mx.max(columns, axis=-2), k, False)[..., None, :]
+    values = mx.take_along_axis(columns, best, axis=-1).reshape(*x.shape[:-1], -1)
+    rows = columns.shape[-1] * mx.arange(group, dtype=best.dtype)[:, None]
+    indices = (best + rows).reshape(*x.shape[:-1], -1)
+    return mx.take_along_axis(indices, _best(values, k, False), axis=-1)
 
 
 def _from_groups(x: mx.array, k: int, group: int, ordered: bool) -> mx.array:

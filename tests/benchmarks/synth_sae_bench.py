@@ -1,19 +1,27 @@
 """SynthSAEBench: how well dictionaries find known features, beside SAELens on the same data.
 
     python tests/benchmarks/synth_sae_bench.py --peer PYTHON [--scale N] [--steps N] [--seeds N]
+                                               [--kinds KIND …] [--rates RATE …] [--bound]
 
 PYTHON is that of an environment with SAELens. Both sides are given the same rows in the same order,
 the same number of steps, the same kind of dictionary, schedule and coefficients (translated into
 the units of each), and each is shown with the learning rate of `--rates` that serves it best, since
-they start from weights of different size. Trainings are timed in turns. The features are those of
-SynthSAEBench-16k (arXiv 2602.14687) with `--scale` times fewer features, dimensions and trees; the
-dictionaries have as many times fewer features than the paper's 4096.
+they start from weights of different size. Gradients are clipped and activations scaled as Conerly
+et al. (2024) do: SAELens clips by itself; ours is told to by `norm` and `clip`.
+
+Trainings are timed in turns, on the cores that this process may use (`taskset -c 0` for one). Our
+steps are compiled whatever their number is, as those of long trainings are. `--bound` times steps
+instead, at several widths, beside the matrix products that a step consists of.
+
+The features are those of SynthSAEBench-16k (arXiv 2602.14687) with `--scale` times fewer features,
+dimensions and trees; the dictionaries have as many times fewer features than the paper's 4096.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -30,15 +38,17 @@ import mlx.core as mx  # isort: skip
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from synth_sae_bound import show_bounds
 
 from mlxray.analyses.dictionaries import DictionaryConfig, train_dictionaries
 from mlxray.analyses.dictionaries.synthetic.config import SyntheticConfig
 from mlxray.analyses.dictionaries.synthetic.features import POINT, Sample, SyntheticFeatures
 from mlxray.analyses.dictionaries.synthetic.score import score_sample
+from mlxray.analyses.dictionaries.training import run
 
 BATCH = 1024
 #: Learning rates, of which each side is shown with the one that serves it best.
-RATES = (0.005, 0.02)
+RATES = (0.005, 0.02, 0.04)
 KINDS = ("relu", "gated", "jumprelu", "topk", "batch_topk", "matryoshka")
 
 
@@ -62,7 +72,7 @@ class InOrder:
 
 
 def recipe(
-    kind: str, features: int, k: int, unit: float, rise: int
+    kind: str, features: int, k: int, unit: float, rise: int, width: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of both sides.
 
@@ -73,11 +83,13 @@ def recipe(
         unit: What our trainer multiplies activations by, so that their mean squared norm is 1;
             SAELens takes them as they are, and its coefficients and widths refer to that.
         rise: Steps in which penalties rise.
+        width: Of the activations.
     """
+    common = {"norm": math.sqrt(width), "clip": 1.0}
     if kind in ("relu", "gated"):
         penalty = {"relu": L1, "gated": GATED}[kind]
         theirs = {"l1_coefficient": penalty, "l1_warm_up_steps": rise}
-        return theirs, {"sparsity": penalty * unit, "sparsity_warmup": rise}
+        return theirs, {"sparsity": penalty * unit, "sparsity_warmup": rise, **common}
     if kind == "jumprelu":
         width, threshold = 2.0, 0.5
         theirs = {
@@ -94,9 +106,10 @@ def recipe(
             "sparsity_warmup": rise,
             "bandwidth": width * unit,
             "initial_threshold": threshold * unit,
+            **common,
         }
         return theirs, ours
-    theirs, ours = {"k": k}, {"k": k}
+    theirs, ours = {"k": k}, {"k": k, **common}
     if kind == "matryoshka":
         widths = [features // 32, features // 8, features // 2, features]
         theirs |= {"matryoshka_widths": widths, "use_matryoshka_aux_loss": True}
@@ -104,7 +117,8 @@ def recipe(
     return theirs, ours
 
 
-L1, GATED, JUMP = 2.0, 2.0, 1.0
+#: Coefficients with which about as many features are on as in the kinds that have k.
+L1, GATED, JUMP = 4.0, 4.0, 1.0
 
 
 class Peer:
@@ -115,7 +129,6 @@ class Peer:
         self._process = subprocess.Popen(
             [python, str(script), str(folder), str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
         )  # fmt: skip
         self.versions = self._answer()
 
@@ -140,7 +153,10 @@ class Peer:
 
 
 def make_data(folder: Path, config: SyntheticConfig, rows: int, test: int) -> None:
-    """Rows to train on, other rows to test with, and the directions, as files."""
+    """Rows to train on, other rows to test with, and the directions, as files; once."""
+    if (folder / "train.npy").exists():
+        return
+    folder.mkdir(exist_ok=True)
     known = SyntheticFeatures(config)
     np.save(folder / "train.npy", np.array(known.sample(rows, 0).activations))
     sample = known.sample(test, 1)
@@ -184,21 +200,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--rates", nargs="+", type=float, default=RATES)
+    parser.add_argument("--bound", action="store_true", help="time steps at several widths")
     parser.add_argument("--data", type=Path, help="a folder that keeps the data")
     options = parser.parse_args()
+    run.COMPILE_ABOVE = 0
     with tempfile.TemporaryDirectory() as temporary:
-        compare(options, options.data or Path(temporary))
+        folder = options.data or Path(temporary)
+        make_data(folder, SyntheticConfig().scaled(options.scale), options.rows, 20 * BATCH)
+        peer = Peer(options.peer, folder, len(os.sched_getaffinity(0)))
+        if options.bound:
+            show_bounds(peer.ask, options.kinds)
+        else:
+            compare(options, folder, peer)
+        peer.close()
 
 
-def compare(options: argparse.Namespace, folder: Path) -> None:
+def compare(options: argparse.Namespace, folder: Path, peer: Peer) -> None:
     """Train both sides in turns and print what became of it."""
-    console = Console(highlight=False, width=130)
+    console = Console(highlight=False, width=150)
     config = SyntheticConfig().scaled(options.scale)
-    if not (folder / "train.npy").exists():
-        start = time.perf_counter()
-        folder.mkdir(exist_ok=True)
-        make_data(folder, config, options.rows, 20 * BATCH)
-        console.print(f"{options.rows} rows made in {time.perf_counter() - start:.0f} s")
     x = mx.array(np.load(folder / "train.npy"))
     found = np.load(folder / "test.npz")
     sample = Sample(
@@ -206,8 +226,8 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     )
     directions = mx.array(np.load(folder / "directions.npy"))
     unit = float(1 / mx.sqrt(mx.mean(mx.sum(mx.square(x), axis=1))).item())
-    features, k, cores = 4096 // options.scale, max(1, round(25 * sample.l0 / 34)), os.cpu_count()
-    peer = Peer(options.peer, folder, cores or 1)
+    features, k = 4096 // options.scale, max(1, round(25 * sample.l0 / 34))
+    cores = len(os.sched_getaffinity(0))
     console.print(
         f"{config.n_features} features in {config.width} dimensions, {sample.l0:.1f} at once; "
         f"{features} learned, k = {k}; {options.steps} steps of {BATCH} of {len(x)} rows; {cores} "
@@ -215,7 +235,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     )
     done: list[tuple[Training, Training]] = []
     for kind in options.kinds:
-        settings = recipe(kind, features, k, unit, options.steps // 5)
+        settings = recipe(kind, features, k, unit, options.steps // 5, x.shape[1])
         for seed in range(options.seeds):
             for rate in options.rates:
                 asked = {
@@ -236,7 +256,6 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
                 console.print(
                     f"{'':10} {'':{len(f'rate {rate:g}, seed {seed}')}}  SAELens {theirs}"
                 )
-    peer.close()
     console.print(summary(done))
 
 
@@ -284,38 +303,40 @@ def train(
     return Training(asked["kind"], asked["seed"], asked["rate"], *numbers, *times)
 
 
-def best(trainings: list[Training]) -> tuple[float, float, float, float]:
-    """The learning rate whose F1 and MCC are highest, and F1, MCC and L0 with it."""
-    means = [
-        (rate, *(statistics.mean(getattr(t, n) for t in own) for n in ("f1", "mcc", "l0")))
-        for rate in sorted({t.rate for t in trainings})
-        if (own := [t for t in trainings if t.rate == rate])
+def best(trainings: list[Training]) -> list[Training]:
+    """Those with the learning rate whose F1 and MCC are highest, in the order of seeds."""
+    by_rate = [
+        [t for t in trainings if t.rate == rate] for rate in sorted({t.rate for t in trainings})
     ]
-    return max(means, key=lambda found: found[1] + found[2])
+    return max(by_rate, key=lambda own: statistics.mean(t.f1 + t.mcc for t in own))
 
 
 def summary(done: list[tuple[Training, Training]]) -> Table:
-    """Both sides at their best learning rates, and medians of their times."""
+    """Both sides at their best learning rates, and medians of their times.
+
+    Differences are means over seeds, with the standard deviation from seed to seed.
+    """
     table = Table(title="mlxray / SAELens")
     for column in ("kind", "F1", "Δ", "MCC", "Δ", "L0", "learning rate", "seconds", "of cores"):
         table.add_column(column)
     for kind in dict.fromkeys(ours.kind for ours, _ in done):
         pairs = [pair for pair in done if pair[0].kind == kind]
-        ours, theirs = (best(list(side)) for side in zip(*pairs, strict=True))
-        ratios = [
+        sides = [best(list(side)) for side in zip(*pairs, strict=True)]
+        row = [kind]
+        for name, digits in (("f1", 3), ("mcc", 3), ("l0", 1)):
+            ours, theirs = ([getattr(t, name) for t in side] for side in sides)
+            means = statistics.mean(ours), statistics.mean(theirs)
+            row.append(f"{means[0]:.{digits}f} / {means[1]:.{digits}f}")
+            if name != "l0":
+                differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+                spread = f" ± {statistics.stdev(differences):.3f}" if len(ours) > 1 else ""
+                row.append(f"{means[0] - means[1]:+.3f}{spread}")
+        row.append(" / ".join(f"{side[0].rate:g}" for side in sides))
+        row += [
             f"{statistics.median(getattr(a, n) / getattr(b, n) for a, b in pairs):.2f}"
             for n in ("seconds", "cores")
         ]
-        table.add_row(
-            kind,
-            f"{ours[1]:.3f} / {theirs[1]:.3f}",
-            f"{ours[1] - theirs[1]:+.3f}",
-            f"{ours[2]:.3f} / {theirs[2]:.3f}",
-            f"{ours[2] - theirs[2]:+.3f}",
-            f"{ours[3]:.1f} / {theirs[3]:.1f}",
-            f"{ours[0]:g} / {theirs[0]:g}",
-            *ratios,
-        )
+        table.add_row(*row)
     return table
 
 

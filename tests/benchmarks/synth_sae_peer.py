@@ -2,7 +2,8 @@
 
     python synth_sae_peer.py FOLDER THREADS
 
-Reads one request per line (JSON), trains, and answers with a line. The data lies in FOLDER.
+Reads one request per line (JSON), trains, and answers with a line. The data lies in FOLDER. A
+request with a width is for the time of steps on random rows of that width.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class Known:
         return dense
 
 
-def train(asked: dict[str, Any], rows: torch.Tensor, known: Known, folder: Path) -> dict[str, Any]:
-    """One training, timed, and its metrics."""
+def make_trainer(asked: dict[str, Any], rows: torch.Tensor) -> SAETrainer[Any, Any]:
+    """A training on rows in the order in which they are."""
     torch.manual_seed(asked["seed"])
     make, settings = get_sae_training_class(NAMES[asked["kind"]])
     sae = make(settings(d_in=rows.shape[1], d_sae=asked["features"], **asked["peer"]))
@@ -90,9 +91,14 @@ def train(asked: dict[str, Any], rows: torch.Tensor, known: Known, folder: Path)
             for start in range(0, len(rows) - BATCH + 1, BATCH):
                 yield rows[start : start + BATCH]
 
-    trainer = SAETrainer(cfg=config, sae=sae, data_provider=batches())
+    return SAETrainer(cfg=config, sae=sae, data_provider=batches())
+
+
+def train(asked: dict[str, Any], rows: torch.Tensor, known: Known, folder: Path) -> dict[str, Any]:
+    """One training, timed, and its metrics."""
+    trainer = make_trainer(asked, rows)
     clock, cores = time.perf_counter(), time.process_time()
-    trainer.fit()
+    sae = trainer.fit()
     times = time.perf_counter() - clock, time.process_time() - cores
     known.place = 0
     told = eval_sae_on_synthetic_data(
@@ -103,13 +109,28 @@ def train(asked: dict[str, Any], rows: torch.Tensor, known: Known, folder: Path)
     return {"seconds": times[0], "cores": times[1], "path": str(path), **told}
 
 
+def time_steps(asked: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of a step by the clock, after a few that are not timed."""
+    rows = torch.randn(4 * BATCH, asked["width"])
+    trainer = make_trainer(asked, rows)
+    for _ in range(3):
+        trainer.step(rows[:BATCH])
+    clock = time.perf_counter()
+    for step in range(asked["steps"]):
+        trainer.step(rows[step % 4 * BATCH :][:BATCH])
+    return {"seconds": (time.perf_counter() - clock) / asked["steps"]}
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(int(sys.argv[2]))
     rows, known = torch.from_numpy(np.load(folder / "train.npy")), Known(folder)
     print(json.dumps({"version": sae_lens.__version__, "torch": torch.__version__}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(train(json.loads(line), rows, known, folder)), flush=True)
+        asked = json.loads(line)
+        timed = "width" in asked
+        told = time_steps(asked) if timed else train(asked, rows, known, folder)
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,16 @@ class DictionaryConfig:
         sparsity_warmup: Steps in which `sparsity` rises from 0; a fifth of all, at most 5000, if
             left out.
         auxiliary: Coefficient of the loss that teaches dead features the others' error.
-        auxiliary_k: Dead features that take part for each token; half the width written if left
-            out.
+        auxiliary_k: Dead features that take part for each token, the strongest of them where they
+            are more; half the width written if left out.
         dead_after: Tokens without activity that make a feature dead; a tenth of all tokens that
             training reads, at most 10 million, if left out.
+        norm: Activations are scaled to mean squared norm `norm`² instead, and everything that
+            refers to 1 is translated, so that the loss stays what it was. Steps of Adam have the
+            same size on any scale, so with a larger one biases and thresholds move less beside
+            weights. Conerly et al. (2024) take the root of the width.
+        clip: Largest norm of the whole gradient, on the scale of `norm`; a longer one is
+            shortened to it. None if left out.
         bandwidth: Width of the kernel of jumprelu's straight-through gradients.
         initial_threshold: Of jumprelu.
         dtype: Of activations in matrix products, float32 or bfloat16. Parameters, thresholds and
@@ -80,6 +86,8 @@ class DictionaryConfig:
     auxiliary: float = 1 / 32
     auxiliary_k: int | None = None
     dead_after: int | None = None
+    norm: float = 1.0
+    clip: float | None = None
     bandwidth: float = 0.001
     initial_threshold: float = 0.001
     dtype: str = "float32"
@@ -101,7 +109,7 @@ class DictionaryConfig:
         for name in ("auxiliary_k", "dead_after"):
             if getattr(self, name) is not None:
                 self._set(name, count(getattr(self, name), name))
-        for name in ("learning_rate", "bandwidth", "initial_threshold"):
+        for name in ("learning_rate", "norm", "clip", "bandwidth", "initial_threshold"):
             value = getattr(self, name)
             if value is not None and not 0 < real(value, name) < math.inf:
                 raise InputError(f"{name}={value}: it is positive.")

@@ -16,13 +16,13 @@ from .checkpoint import flat_state, nested_state
 from .finish import finish
 from .kinds import KINDS
 from .plan import Plan
-from .step import Stats, StepFunction, first_state, make_step
+from .step import Dead, Stats, StepFunction, first_state, make_step
 from .training_result import TrainingResult
 from .wiring import CrossLayer, Flat, Wiring, first_scale
 
-#: Multiplications by encoders and decoders in a whole training. One with fewer takes some minutes
-#: on two cores, of which compiling, which takes seconds there, saves little.
-COMPILE_ABOVE = 2**43
+#: Multiplications by encoders and decoders in a whole training. One with fewer takes about a minute
+#: on a core, of which compiled steps save a tenth; compiling them takes seconds there.
+COMPILE_ABOVE = 2**40
 CURVES = ("loss", "explained_variance", "l0", "dead")
 
 
@@ -55,7 +55,11 @@ class Run:
         scale = first_scale(plan.config.kind, plan.d_in, plan.config.n_features)
         if saved is None:
             assert first is not None
-            self.scales = (joined_scales(first, plan.reads), joined_scales(first, plan.writes))
+            norm = plan.config.norm
+            self.scales = (
+                norm * joined_scales(first, plan.reads),
+                norm * joined_scales(first, plan.writes),
+            )
             mean = mx.mean(joined(first, plan.writes) * self.scales[1], axis=0)
             self.state = first_state(self.kind, self.wiring, key, scale, mean)
         else:
@@ -68,14 +72,14 @@ class Run:
                 self.curves[name] = [float(v) for v in np.array(saved[f"curve.{name}"])]
         evaluate(self.state, self.scales)
         self.started = int(number(self.state["tracked"]["step"]))
-        # Step → whether a feature was dead after it. A step looks at the last but one, which is
+        # Step → how many features were dead after it. A step looks at the last but one, which is
         # known while the one between is still being computed.
         tracked = self.state["tracked"]
-        now = bool(mx.any(tracked["silent"] >= plan.dead_after).item())
-        before = bool(tracked["dead_before"].item())
+        now = int(number(mx.sum(tracked["silent"] >= plan.dead_after)))
+        before = int(number(tracked["dead_before"]))
         self._dead = {self.started - 1: before, self.started: now}
         self._unread: list[Stats] = []
-        self._steps: dict[bool, StepFunction] = {}
+        self._steps: dict[Dead, StepFunction] = {}
 
     def advance(self, batch: Mapping[str, mx.array], *, record: bool) -> dict[str, float]:
         """Take a step, and tell how it went.
@@ -92,20 +96,20 @@ class Run:
         On a GPU this returns while the step is computed, so that the next one can be prepared.
         """
         self.started += 1
-        auxiliary = self._dead.pop(self.started - 2) and self.plan.config.auxiliary > 0
-        if auxiliary not in self._steps:
-            self._steps[auxiliary] = make_step(
+        dead = Dead.of(self._dead.pop(self.started - 2), self.plan)
+        if dead not in self._steps:
+            self._steps[dead] = make_step(
                 self.plan,
                 self.kind,
                 self.wiring,
-                auxiliary=auxiliary,
+                revive=dead,
                 compiled=worth_compiling(self.plan, len(batch[self.plan.reads[0]])),
             )
         x = joined(batch, self.plan.reads) * self.scales[0]
         y = x
         if self.plan.writes != self.plan.reads:
             y = joined(batch, self.plan.writes) * self.scales[1]
-        self.state, stats = self._steps[auxiliary](self.state, x, y)
+        self.state, stats = self._steps[dead](self.state, x, y)
         if mx.default_device().type == mx.DeviceType.gpu:
             start_evaluating(self.state, stats)
         else:
@@ -121,7 +125,7 @@ class Run:
         step = self.started - len(self._unread) + 1
         stats = self._unread.pop(0)
         told = {name: number(stats[name]) for name in CURVES}
-        self._dead[step] = told["dead"] > 0
+        self._dead[step] = round(told["dead"] * self.wiring.n_features)
         if not math.isfinite(told["loss"]):
             raise AnalysisError(
                 f"the loss is {told['loss']} at step {step}, in training {self.described}: "

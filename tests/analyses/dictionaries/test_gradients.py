@@ -15,6 +15,7 @@ from mlxray.analyses.dictionaries.training.largest import bisect_bits, kth_large
 from mlxray.analyses.dictionaries.training.plan import make_plan
 from mlxray.analyses.dictionaries.training.step import adamw, learning_rate
 from mlxray.analyses.dictionaries.training.wiring import without_parallel
+from mlxray.analyses.dictionaries.types import sparse
 
 Floats = npt.NDArray[np.float64]
 RNG = np.random.default_rng(1)
@@ -35,7 +36,11 @@ def single(*arrays: Floats) -> list[mx.array]:
     return [mx.array(a.astype(np.float32)) for a in arrays]
 
 
-def test_sparse_decode() -> None:
+@pytest.mark.parametrize("at_once", [sparse.AT_ONCE, 0])
+def test_sparse_decode(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of the decoder all at once, and those of two tokens at a time."""
+    monkeypatch.setattr(sparse, "AT_ONCE", at_once)
+    monkeypatch.setattr(sparse, "PART", 2 * 3 * 4 * 4)
     values, decoder, weights = (RNG.normal(size=s) for s in ((5, 3), (7, 4), (5, 4)))
     indices = np.array([RNG.permutation(7)[:3] for _ in range(5)])
 
@@ -44,6 +49,8 @@ def test_sparse_decode() -> None:
 
     v, d, w = single(values, decoder, weights)
     at = mx.array(indices.astype(np.uint32))
+    written = np.einsum("nk,nkd->nd", values, decoder[indices])
+    assert np.allclose(gradients.sparse_decode(v, at, d), written, atol=1e-4)
     found = mx.grad(lambda v, d: mx.sum(w * gradients.sparse_decode(v, at, d)), argnums=(0, 1))(
         v, d
     )
@@ -84,19 +91,79 @@ def test_select() -> None:
     assert np.allclose(found, slope(loss, pre), atol=1e-4)
 
 
+def test_rectify_and_open_gates() -> None:
+    gates, magnitude, weights = (RNG.normal(size=(6, 9)) for _ in range(3))
+
+    def loss(gates: Floats, magnitude: Floats) -> float:
+        on = np.maximum(gates, 0)
+        features = np.where(on > 0, np.maximum(magnitude, 0), 0)
+        return float((weights * (features + 2 * on)).sum())
+
+    g, m, w = single(gates, magnitude, weights)
+
+    def traced(gates: mx.array, magnitude: mx.array) -> mx.array:
+        on = gradients.rectify(gates)
+        return mx.sum(w * (gradients.open_gates(on, magnitude) + 2 * on))
+
+    value, found = mx.value_and_grad(traced, argnums=(0, 1))(g, m)
+    assert value.item() == pytest.approx(loss(gates, magnitude), abs=1e-4)
+    assert np.allclose(found[0], slope(lambda a: loss(a, magnitude), gates), atol=1e-4)
+    assert np.allclose(found[1], slope(lambda a: loss(gates, a), magnitude), atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [3, 40])
+def test_select_batch(kept: int) -> None:
+    """Of 54 numbers about 27 are positive: with 40 all of these are kept."""
+    pre, weights = RNG.normal(size=(6, 9)), RNG.normal(size=(6, 9))
+
+    def loss(pre: Floats) -> float:
+        least = np.sort(pre.ravel())[-kept]
+        return float((weights * np.where(pre >= max(least, 0), pre, 0)).sum())
+
+    p, w = single(pre, weights)
+    value, found = mx.value_and_grad(lambda p: mx.sum(w * gradients.select_batch(p, kept)))(p)
+    assert value.item() == pytest.approx(loss(pre), abs=1e-4)
+    assert np.allclose(found, slope(loss, pre), atol=1e-4)
+
+
+def test_nested_decode() -> None:
+    code, decoder = RNG.normal(size=(5, 7)), RNG.normal(size=(7, 4))
+    weights = [RNG.normal(size=(5, 4)) for _ in range(3)]
+    parts = [slice(0, 1), slice(1, 4), slice(4, 7)]
+
+    def loss(code: Floats, decoder: Floats) -> float:
+        pairs = zip(parts, weights, strict=True)
+        return float(sum((w * (code[:, p] @ decoder[p])).sum() for p, w in pairs))
+
+    c, d = single(code, decoder)
+    decode = gradients.nested_decode((1, 4, 7))
+
+    def traced(code: mx.array, decoder: mx.array) -> mx.array:
+        written = zip(single(*weights), decode(code, decoder), strict=True)
+        return mx.sum(mx.stack([mx.sum(w * out) for w, out in written]))
+
+    value, found = mx.value_and_grad(traced, argnums=(0, 1))(c, d)
+    assert value.item() == pytest.approx(loss(code, decoder), abs=1e-4)
+    assert np.allclose(found[0], slope(lambda a: loss(a, decoder), code), atol=1e-4)
+    assert np.allclose(found[1], slope(lambda a: loss(code, a), decoder), atol=1e-4)
+
+
 def test_jumprelu_is_the_papers_formula() -> None:
     width = 0.4
     pre, threshold = RNG.normal(size=(50, 3)), np.array([0.1, 0.5, 1.0])
-    weights = RNG.normal(size=(50, 3))
-    near = abs((pre - threshold) / width) < 0.5
-    p, t, w = single(pre, threshold, weights)
-    jumped = mx.grad(lambda p, t: mx.sum(w * gradients.jump(width)(p, t)), argnums=(0, 1))(p, t)
-    assert np.allclose(jumped[0], weights * (pre > threshold), atol=1e-5)
+    weights, counts = RNG.normal(size=(50, 3)), RNG.normal(size=50)
+    near, on = abs((pre - threshold) / width) < 0.5, pre > threshold
+    p, t, w, c = single(pre, threshold, weights, counts)
+    features, l0 = gradients.jump(width)(p, t)
+    assert np.allclose(features, np.where(on, pre, 0), atol=1e-5)
+    assert np.array_equal(np.array(l0), on.sum(1))
+    jumped = mx.grad(lambda p, t: mx.sum(w * gradients.jump(width)(p, t)[0]), argnums=(0, 1))(p, t)
+    assert np.allclose(jumped[0], weights * on, atol=1e-5)
     wanted = -(threshold / width) * (near * weights).sum(0)
     assert near.any() and np.allclose(jumped[1], wanted, atol=1e-4)
-    stepped = mx.grad(lambda p, t: mx.sum(w * gradients.step(width)(p, t)), argnums=(0, 1))(p, t)
+    stepped = mx.grad(lambda p, t: mx.sum(c * gradients.jump(width)(p, t)[1]), argnums=(0, 1))(p, t)
     assert not np.array(stepped[0]).any()
-    assert np.allclose(stepped[1], -(near * weights).sum(0) / width, atol=1e-4)
+    assert np.allclose(stepped[1], -(near * counts[:, None]).sum(0) / width, atol=1e-4)
 
 
 @pytest.mark.parametrize("k", [1, 2, 17, 99, 100])

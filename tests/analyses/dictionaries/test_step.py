@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pytest
 
 from mlxray.analyses.dictionaries import DictionaryConfig
+from mlxray.analyses.dictionaries.training.config import KINDS, TOP_K_KINDS
 from mlxray.analyses.dictionaries.training.kinds import Encoded
 from mlxray.analyses.dictionaries.training.plan import make_plan
 from mlxray.analyses.dictionaries.training.run import Run
-from mlxray.analyses.dictionaries.training.step import revival
+from mlxray.analyses.dictionaries.training.step import Dead, make_step, revival
 
 Floats = npt.NDArray[np.float64]
 RNG = np.random.default_rng(7)
@@ -52,14 +53,30 @@ def loss(kind: str, params: dict[str, Floats]) -> float:
     return float(np.mean([energy(ROWS - kept[:, :p] @ decoder[:p] - bias) for p in prefixes]))
 
 
+def slopes_of(kind: str, params: dict[str, Floats], name: str) -> Floats:
+    """Central differences of the loss along one parameter."""
+    value = params[name]
+    slopes = np.zeros_like(value)
+    for place in np.ndindex(value.shape):
+        sides = []
+        for change in (1e-6, -1e-6):
+            moved = value.copy()
+            moved[place] += change
+            sides.append(loss(kind, {**params, name: moved}))
+        slopes[place] = (sides[0] - sides[1]) / 2e-6
+    return slopes
+
+
+@pytest.mark.parametrize("clip", [None, 0.3])
 @pytest.mark.parametrize("kind", ["relu", "gated", "topk", "batch_topk", "matryoshka"])
-def test_step(kind: str) -> None:
+def test_step(kind: str, clip: float | None) -> None:
     own: dict[str, Any] = {"sparsity": SPARSITY} if kind in ("relu", "gated") else {"k": K}
     if kind == "matryoshka":
         own["prefixes"] = (2, 3, F)
     config = DictionaryConfig(
-        n_features=F, kind=kind, learning_rate=RATE, warmup=0, decay=0.0, sparsity_warmup=0, **own
-    )
+        n_features=F, kind=kind, learning_rate=RATE, warmup=0, decay=0.0, sparsity_warmup=0,
+        clip=clip, **own,
+    )  # fmt: skip
     data = {"x": mx.array(ROWS.astype(np.float32))}
     run = Run(make_plan(config, {"x": D}, 10, N), data)
     params = {n: np.array(v, np.float64) for n, v in run.state["parameters"].items()}
@@ -68,15 +85,11 @@ def test_step(kind: str) -> None:
         run.state["parameters"][name] = mx.array(params[name].astype(np.float32))
     told = run.advance(data, record=False)
     assert told["loss"] == pytest.approx(loss(kind, params), rel=1e-4)
+    gradients = {name: slopes_of(kind, params, name) for name in params}
+    length = np.sqrt(sum((slopes**2).sum() for slopes in gradients.values()))
+    assert length > 0.3
     for name, value in params.items():
-        slopes = np.zeros_like(value)
-        for place in np.ndindex(value.shape):
-            sides = []
-            for change in (1e-6, -1e-6):
-                moved = value.copy()
-                moved[place] += change
-                sides.append(loss(kind, {**params, name: moved}))
-            slopes[place] = (sides[0] - sides[1]) / 2e-6
+        slopes = gradients[name] * (1 if clip is None else clip / length)
         if name == "decoder":
             slopes -= (slopes * value).sum(axis=1, keepdims=True) * value
         # After one step, the first moment is a tenth of the gradient, and the step is its sign.
@@ -84,25 +97,55 @@ def test_step(kind: str) -> None:
         wanted = value - RATE * slopes / (abs(slopes) + 1e-8)
         if name == "decoder":
             wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
-        sure = abs(slopes) > 1e-3
+        sure = abs(slopes) > 3e-4
         found = np.array(run.state["parameters"][name])
         assert sure.any() and np.allclose(found[sure], wanted[sure], atol=1e-3), name
 
 
-def test_dead_features_predict_the_error_of_the_others() -> None:
-    config = DictionaryConfig(n_features=F, k=K, auxiliary_k=2)
-    plan = make_plan(config, {"x": D}, 10, N)
-    run = Run(plan, {"x": mx.array(ROWS.astype(np.float32))})
-    reach, error = RNG.normal(size=(N, F)), RNG.normal(size=(N, D))
-    dead = np.array([True, False, True, True, False, False])
-    decoder = np.array(run.state["parameters"]["decoder"], np.float64)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scale_changes_nothing_but_the_size_of_gradients(kind: str) -> None:
+    """Squared error grows with the square of the scale, and parameters in its units with it."""
+    own: dict[str, Any] = {"k": K} if kind in TOP_K_KINDS else {"sparsity": SPARSITY}
+    if kind == "jumprelu":
+        own |= {"bandwidth": 0.4, "initial_threshold": 0.1}
+    found = []
+    for norm in (1.0, 5.0):
+        config = DictionaryConfig(n_features=F, kind=kind, norm=norm, sparsity_warmup=0, **own)
+        data = {"x": mx.array(ROWS.astype(np.float32))}
+        run = Run(make_plan(config, {"x": D}, 10, N), data)
+        told = run.advance(data, record=False)
+        found.append((told, {n: np.array(v) for n, v in run.state["first"].items()}))
+    (told, slopes), (scaled, larger) = found
+    assert all(scaled[name] == pytest.approx(told[name], rel=1e-4) for name in told)
+    for name, slope in slopes.items():
+        power = 2 if name in ("encoder", "decoder", "log_magnitude") else 1
+        if name != "decoder_bias":  # at the mean, where its slope is hardly more than rounding
+            assert np.abs(slope).max() > 0
+        assert np.allclose(larger[name], 5**power * slope, rtol=1e-3, atol=1e-5), name
+
+
+def taught(
+    reach: Floats, error: Floats, decoder: Floats, dead: list[bool], choose: int | None
+) -> float:
+    """What teaches dead features, of which `choose` take part for each token."""
     missed = below = 0.0
     for row, wanted in zip(reach, error, strict=True):
-        strongest = sorted((i for i in range(F) if dead[i]), key=lambda i: -row[i])[:2]
+        strongest = sorted((i for i in range(F) if dead[i]), key=lambda i: -row[i])[:choose]
         made = sum(max(row[i], 0) * decoder[i] for i in strongest)
         missed += ((wanted - made) ** 2).sum()
         below += sum(max(-row[i], 0) for i in range(F) if dead[i])
-    variance = ((error - error.mean(axis=0)) ** 2).sum()
+    return missed / ((error - error.mean(axis=0)) ** 2).sum() + below / N
+
+
+@pytest.mark.parametrize(("choose", "norm"), [(2, 1.0), (None, 1.0), (2, 4.0)])
+def test_dead_features_predict_the_error_of_the_others(choose: int | None, norm: float) -> None:
+    plan = make_plan(DictionaryConfig(n_features=F, k=K, norm=norm), {"x": D}, 10, N)
+    run = Run(plan, {"x": mx.array(ROWS.astype(np.float32))})
+    reach, error = RNG.normal(size=(N, F)), RNG.normal(size=(N, D))
+    dead = [True, False, True, True, False, False]
+    decoder = np.array(run.state["parameters"]["decoder"], np.float64)
+    wanted = norm**2 * taught(reach, error, decoder, dead, choose)
+    reach, error = norm * reach, norm * error
     encoded = Encoded(mx.zeros((N, F)), mx.array(reach.astype(np.float32)), mx.array(0.0))
     found = revival(
         plan,
@@ -111,8 +154,28 @@ def test_dead_features_predict_the_error_of_the_others() -> None:
         encoded,
         mx.array(error.astype(np.float32)),
         mx.array(dead),
+        choose,
     )
-    assert found.item() == pytest.approx(missed / variance + below / N, rel=1e-4)
+    assert found.item() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_strongest_are_looked_for_where_more_are_dead_than_may_learn() -> None:
+    config = DictionaryConfig(n_features=F, k=K, auxiliary_k=2, auxiliary=0.5)
+    plan = make_plan(config, {"x": D}, 10, N)
+    assert [Dead.of(count, plan).name for count in range(4)] == ["NONE", "FEW", "FEW", "MANY"]
+    x = mx.array(ROWS.astype(np.float32))
+    run = Run(plan, {"x": x})
+    dead = [True, False, True, True, False, False]
+    run.state["tracked"]["silent"] = plan.dead_after * mx.array(dead).astype(mx.int32)
+    params = {n: np.array(v, np.float64) for n, v in run.state["parameters"].items()}
+    reach = (ROWS - params["decoder_bias"]) @ params["encoder"]
+    features = np.where(reach >= np.sort(reach)[:, -K:-K + 1], np.maximum(reach, 0), 0)  # fmt: skip
+    error = ROWS - features @ params["decoder"] - params["decoder_bias"]
+    for revive, choose in ((Dead.NONE, 0), (Dead.FEW, None), (Dead.MANY, 2)):
+        step = make_step(plan, run.kind, run.wiring, revive=revive, compiled=False)
+        more = taught(reach, error, params["decoder"], dead, choose) if revive.value else 0
+        told = step(run.state, x, x)[1]
+        assert told["loss"].item() == pytest.approx(energy(error) + 0.5 * more, rel=1e-4)
 
 
 @pytest.mark.parametrize("points", [("x",), ("x", "y")])

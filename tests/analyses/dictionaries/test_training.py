@@ -46,6 +46,8 @@ NEAR = {"bandwidth": 0.1, "initial_threshold": 0.05}
         ("relu", {"sparsity": 0.1}, 0.85),
         ("gated", {"sparsity": 0.5}, 0.85),
         ("jumprelu", {"target_l0": 2.0, **NEAR}, 0.85),
+        ("jumprelu", {"target_l0": 2.0, "norm": 4.0, "clip": 1.0, **NEAR}, 0.85),
+        ("gated", {"sparsity": 0.5, "norm": 4.0, "clip": 1.0}, 0.85),
     ],
 )
 def test_planted_features_are_found(kind: str, settings: Flat, least: float) -> None:
@@ -154,7 +156,7 @@ def numbers(result: TrainingResult) -> list[Any]:
 CONFIGS = [
     DictionaryConfig(n_features=40, k=2, learning_rate=0.01, dead_after=600),
     DictionaryConfig(n_features=24, kind="batch_topk", k=2, seed=1),
-    DictionaryConfig(n_features=24, kind="jumprelu", **NEAR),
+    DictionaryConfig(n_features=24, kind="jumprelu", norm=4.0, clip=1.0, **NEAR),
     DictionaryConfig(n_features=24, kind="gated", dtype="bfloat16"),
 ]
 SHORT: Flat = {"batch_size": 512, "epochs": 3, "verbose": False}
