@@ -170,6 +170,24 @@ def test_a_compiled_training_learns_the_same(monkeypatch: pytest.MonkeyPatch) ->
     assert likeness(DIRECTIONS, result.dictionary.decoder) > 0.9
 
 
+@pytest.mark.parametrize(
+    ("gpu", "metal", "compiled"),
+    [
+        (False, False, [False, True, True]),
+        (True, False, [False, False, True]),
+        (True, True, [True] * 3),
+    ],
+)
+def test_long_trainings_are_compiled(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, metal: bool, compiled: list[bool]
+) -> None:
+    monkeypatch.setattr(run, "on_gpu", lambda: gpu)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: metal)
+    config = DictionaryConfig(n_features=8192, k=32)
+    plans = [make_plan(config, {"x": 512}, steps, 4096) for steps in (10, 1000, 100_000)]
+    assert [run.worth_compiling(plan, 4096) for plan in plans] == compiled
+
+
 def test_many_at_once_are_what_each_is_alone() -> None:
     together = train_dictionaries(X, CONFIGS, **SHORT)
     for config, result in zip(CONFIGS, together, strict=True):
