@@ -22,6 +22,7 @@ from ..patching.measure import Measure, MetricLike, measure_of, read_positions
 from ..patching.patches import Dictionary
 from ..patching.sources import SOURCES, source_values
 from ..patching.sweep import DEFAULT_BUDGET, Sweep
+from ..prompts import token_texts
 from .patching_result import PatchingResult
 
 EXACT = ("batched", "naive")
@@ -171,11 +172,23 @@ def activation_patching(
         interval=interval,
         pairs=len(pairs),
         columns=grids[0].columns,
+        tokens=None if several else _tokens(model, pairs[0], by),
         warnings=warned,
     )
     if plot:
         result.plot(backend="matplotlib", figsize=figsize, cmap=cmap).show()
     return result
+
+
+def _tokens(
+    model: InterpretableModel, batches: tuple[Batch, Batch], by: str
+) -> list[tuple[str, str]] | None:
+    """Both prompts' tokens at each position, where positions are told apart."""
+    clean, corrupted = (batch.rows()[0] for batch in batches)
+    if "position" not in by or len(clean) != len(corrupted):
+        return None
+    texts = (token_texts(model, ids) for ids in (clean, corrupted))
+    return list(zip(*texts, strict=True))
 
 
 def _given(value: Any, other: Any, name: str) -> Any:

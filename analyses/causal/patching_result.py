@@ -44,6 +44,8 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
         pairs: How many pairs of prompts.
         columns: What the last axis counts, where only some were tried: positions, or numbers of
             features; None if that is all of them, from 0.
+        tokens: (clean, corrupted) tokens as text at each position, where positions of one pair
+            were patched; None otherwise, or if the prompts differ in length.
     """
 
     result_type: ClassVar[str] = "patching"
@@ -58,6 +60,7 @@ class PatchingResult(AnalysisResult, Mapping[int, float]):
     interval: mx.array | None = None
     pairs: int = 1
     columns: list[int] | None = None
+    tokens: list[tuple[str, str]] | None = None
 
     @property
     def recovery(self) -> mx.array:

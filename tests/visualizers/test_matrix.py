@@ -188,3 +188,16 @@ def test_columns_are_the_positions_that_were_tried():
     assert [label.get_text() for label in labels] == ["4", "5", "9"]
     assert result.top_components(1)[0][0] == (0, 4)
     assert "position 4" in result.summary()
+
+
+def test_positions_show_their_tokens_and_both_where_the_prompts_differ():
+    tokens = [("a", "a"), (" b", " c"), ("<i>", "<i>")]
+    result = PatchingResult(mx.ones((2, 3)), [0, 1], "mlp", "l2", by="position", tokens=tokens)
+    axes = result.plot(backend="matplotlib").axes[0]
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["a", "␣b/␣c", "<i>"]
+    assert axes.get_xlabel() == "token (clean/corrupted)"
+    result.columns, result.effect_matrix = [1, 2], mx.ones((2, 2))
+    labels = result.plot(backend="matplotlib").axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["␣b/␣c", "<i>"]
+    assert "&lt;i&gt;" in result.plot(backend="plotly").to_json().encode().decode("unicode_escape")

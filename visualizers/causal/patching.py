@@ -12,7 +12,7 @@ from mlxray.plugins.kinds import Visualizer
 
 from ..charts.bars import Bars
 from ..charts.matrix import Matrices
-from ..drawing.labels import captioned, text_label
+from ..drawing.labels import captioned, text_label, token_label
 
 #: What the columns of a map are, where it is not the name of the split.
 _ACROSS = {"layer": "head", "head_position": "position"}
@@ -45,6 +45,7 @@ def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Mat
         bars = Bars(effects, list(result.layers), title, note, unit, percent=True, cmap=cmap)
         return replace(bars, interval=interval)
     # Heads and positions: a panel for each layer.
+    columns = _tokens(result)
     panels = [("", effects)]
     if effects.ndim == 3:
         panels = [
@@ -58,13 +59,29 @@ def _content(result: PatchingResult, cmap: str, title: str | None) -> Bars | Mat
             "; ".join(filter(None, ("1: the clean behaviour is back", colors))), result.warnings
         ),
         unit=unit,
-        across=_ACROSS.get(result.by, result.by),
+        across=_ACROSS.get(result.by, result.by) if columns is None else "token (clean/corrupted)",
         down="layer" if effects.ndim == 2 else "head",
         limit=largest(effects),
         signed=True,
         cmap=cmap,
-        columns=None if result.columns is None else list(map(str, result.columns)),
+        columns=_numbers(result) if columns is None else columns,
     )
+
+
+def _numbers(result: PatchingResult) -> list[str] | None:
+    return None if result.columns is None else list(map(str, result.columns))
+
+
+def _tokens(result: PatchingResult) -> list[str] | None:
+    """Labels of the positions that were patched: the tokens, both where the prompts differ."""
+    if result.tokens is None or result.by not in ("position", "head_position"):
+        return None
+    positions = range(len(result.tokens)) if result.columns is None else result.columns
+    pairs = (result.tokens[at] for at in positions)
+    return [
+        token_label(own, 14) if clean == own else f"{token_label(clean, 10)}/{token_label(own, 10)}"
+        for clean, own in pairs
+    ]
 
 
 @visualizer(PatchingResult, backend="matplotlib")
