@@ -10,6 +10,7 @@ import mlx.core as mx
 import pytest
 
 from mlxray import InterpretableModel
+from mlxray.checks.elsewhere import ARGUMENTS
 from mlxray.points import elsewhere
 from mlxray.points.vocabulary import ALIASES
 
@@ -46,3 +47,8 @@ def test_every_hook_of_the_tables_is_on_the_page() -> None:
     for name in elsewhere.LINES:
         if not re.search("_input|_in$|scale|ln2|rot_q|hook_k", name):  # as their neighbours
             assert f"blocks.0.{name}" in PAGE, name
+
+
+def test_every_spelled_argument_is_on_the_page() -> None:
+    for name in set(ARGUMENTS) - {"input", "use_past_kv_cache"}:
+        assert f"{name}=" in PAGE, name
