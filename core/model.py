@@ -33,6 +33,7 @@ from .run.proxies import LayerListProxy, ModuleProxy, OutputProxy
 from .run.run import Run
 from .run.tail import Norm, finish_from
 from .run.trace import Trace, current_trace
+from .run.weights import WEIGHTS, weight
 from .run.wrapped import WrappedModel, planned_edits
 from .tokens import Inputs
 
@@ -318,6 +319,8 @@ class InterpretableModel(WrappedModel):
             raise AttributeError(name)
         if name in self.resolved.current().modules:
             return ModuleProxy(self, name)
+        if name in WEIGHTS:
+            return weight(self.layout, name)
         if name in MODEL and name not in registry.names("analysis"):
             raise AttributeError(f"the model has no {name!r}: {MODEL[name]}")
         try:
@@ -329,7 +332,7 @@ class InterpretableModel(WrappedModel):
         return found.of(self)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *registry.names("analysis")})
+        return sorted({*super().__dir__(), *WEIGHTS, *registry.names("analysis")})
 
     def __repr__(self) -> str:
         return (
