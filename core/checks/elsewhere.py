@@ -30,6 +30,10 @@ NO_ARGUMENTS = {
     "stop_at_eos": "stop_tokens=[] goes on past the end of the text.",
     "eos_token_id": "stop_tokens=[…] has the ids that end the text.",
     "freq_penalty": "repetition_penalty=… is mlx-lm's.",
+    "apply_ln": (
+        "cache.logit_attrs(stack, tokens) holds the final norm's scale itself; "
+        "model.finish_from(stream) runs the model's own norm and head."
+    ),
     "device": "MLX's arrays belong to no device; see mx.set_default_device.",
 }
 
@@ -72,6 +76,22 @@ MODEL = {
     "to": "MLX's arrays belong to no device; see mx.set_default_device.",
     "cuda": "MLX's arrays belong to no device; see mx.set_default_device.",
     "cpu": "MLX's arrays belong to no device; see mx.set_default_device.",
+}
+
+_NEURONS = "model.direct_logit_attribution(prompt, neurons=True)."
+
+#: Attributes that a cache does not have → the line to write.
+CACHE = {
+    "stack_activation": 'mx.stack([cache["z", layer] for layer in range(model.cfg.n_layers)]).',
+    "apply_ln_to_stack": "cache.logit_attrs(stack, tokens) holds the final norm's scale itself.",
+    "compute_head_results": 'ask for it: model.run_with_cache(prompt, ("head_out", 0)).',
+    "get_full_resid_decomposition": _NEURONS,
+    "get_neuron_results": _NEURONS,
+    "stack_neuron_results": _NEURONS,
+    "remove_batch_dim": "cache[address][0].",
+    "toggle_autodiff": "model.gradients(prompt, metric, addresses).",
+    "cache_dict": "cache.activations.",
+    "to": "MLX's arrays belong to no device; see mx.set_default_device.",
 }
 
 #: Names of a size in other configurations → what `cfg` calls it.
