@@ -16,6 +16,9 @@ GPT2 = Adapter(
     mlp_norm="ln_2",
     out_proj="c_proj",
     down_proj="c_proj",
+    projections=("c_attn",),
+    up_proj="c_fc",
+    gate_proj=None,
     heads="n_head",
     kv_heads="n_head",
 )

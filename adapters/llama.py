@@ -52,7 +52,14 @@ BAICHUAN = replace(
     LLAMA, name="baichuan", model_types=("baichuan_m1",), heads="num_heads", kv_heads="num_kv_heads"
 )
 
-STARCODER2 = replace(LLAMA, name="starcoder2", model_types=("starcoder2",), down_proj="c_proj")
+STARCODER2 = replace(
+    LLAMA,
+    name="starcoder2",
+    model_types=("starcoder2",),
+    down_proj="c_proj",
+    up_proj="c_fc",
+    gate_proj=None,
+)
 LLAMA4 = replace(LLAMA, name="llama4-text", model_types=("llama4_text",), mlp="feed_forward")
 
 INTERNLM2 = replace(
@@ -66,6 +73,8 @@ INTERNLM2 = replace(
     mlp_norm="ffn_norm",
     out_proj="wo",
     down_proj="w2",
+    up_proj="w3",
+    gate_proj="w1",
 )
 
 # The stream gets each sub-layer's output times a factor.

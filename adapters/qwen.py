@@ -20,6 +20,9 @@ QWEN = replace(
     mlp_norm="ln_2",
     out_proj="c_proj",
     down_proj="c_proj",
+    projections=("c_attn",),
+    up_proj="w1",
+    gate_proj="w2",
     heads="num_attention_heads",
     kv_heads="num_attention_heads",
 )

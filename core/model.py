@@ -12,6 +12,7 @@ import mlx.nn as nn
 
 from .arrays import arrays_of
 from .checks.arguments import checked
+from .checks.elsewhere import MODEL
 from .checks.finite import NaNCheck
 from .conversation.trace import conversation_trace
 from .errors import InputError, PluginError
@@ -26,11 +27,13 @@ from .points.vocabulary import addresses as as_list
 from .run import gradients as _gradients
 from .run.attach import attach, attached, detach
 from .run.cache import ActivationCache
+from .run.forward import Returned, check_returned, forward, returned
 from .run.predictions import get_token_predictions
 from .run.proxies import LayerListProxy, ModuleProxy, OutputProxy
 from .run.run import Run
 from .run.tail import Norm, finish_from
 from .run.trace import Trace, current_trace
+from .run.weights import WEIGHTS, weight
 from .run.wrapped import WrappedModel, planned_edits
 from .tokens import Inputs
 
@@ -112,6 +115,9 @@ class InterpretableModel(WrappedModel):
 
     # Runs
 
+    forward = forward
+    __call__ = forward
+
     @checked("inputs", "interventions")
     def trace(
         self,
@@ -130,44 +136,54 @@ class InterpretableModel(WrappedModel):
         edits = planned_edits(self.layout, interventions, allow_unchanged=allow_unchanged)
         return Trace(self, inputs, edits, allow_unchanged=allow_unchanged)
 
-    @checked("inputs", "hooks", "interventions")
+    @checked("inputs", "hooks", "interventions", "return_type")
     def run_with_cache(
         self,
         inputs: Inputs,
-        hooks: AddressLike | Sequence[AddressLike] | None = None,
+        hooks: AddressLike | Sequence[AddressLike] | Callable[[str], bool] | None = None,
         *,
         interventions: Interventions | None = None,
         allow_unchanged: bool = False,
+        return_type: Returned = "logits",
     ) -> tuple[mx.array, ActivationCache]:
         """Run once and keep activations.
 
         Args:
             inputs: As in `trace`.
-            hooks: Address, or addresses, to keep. None keeps every module's output and every
+            hooks: Address, or addresses, to keep, or a function that says of each of
+                `available_hooks` whether to. None keeps every module's output and every
                 point (but `head_out`, which is H times as large): mind the memory.
             interventions: Address → edit, in force during the run.
             allow_unchanged: Accept edits that change no number.
+            return_type: Logits or loss, as in `forward`.
 
         Returns:
-            Logits (B, S, V) and the cache, evaluated.
+            Logits (B, S, V), or the loss, and the cache, evaluated.
         """
         batch = self.tokens.batch(inputs)
+        check_returned(return_type, batch)
         layout = self.resolved
         edits = planned_edits(layout, interventions, allow_unchanged=allow_unchanged)
-        watch = () if hooks is None else as_list(hooks)
+        watch = () if hooks is None else self.chosen_hooks(hooks)
         run = Run(layout, watch=watch, edits=edits, everything=hooks is None)
         logits = run.execute(batch.ids, lengths=batch.lengths)
+        found: mx.array = returned(logits, batch, return_type)
         kept = run.values()
         run.forget()
         check = NaNCheck(kept, logits, edited=bool(edits))
-        reports = run.settle(logits, *arrays_of(list(kept.values())), *check.pending)
+        reports = run.settle(found, *arrays_of(list(kept.values())), *check.pending)
         check.warn()
         facts = {"tokens": batch.rows(), "edits": reports}
-        return logits, ActivationCache(kept, self.resolved, facts)
+        return found, ActivationCache(kept, self.resolved, facts)
 
-    @checked("inputs", "hooks")
+    @checked("inputs", "hooks", "return_type")
     def run_with_hooks(
-        self, inputs: Inputs, hooks: Interventions = (), *, allow_unchanged: bool = False
+        self,
+        inputs: Inputs,
+        hooks: Interventions = (),
+        *,
+        allow_unchanged: bool = False,
+        return_type: Returned = "logits",
     ) -> mx.array:
         """Run once with edits.
 
@@ -177,9 +193,10 @@ class InterpretableModel(WrappedModel):
                 ``fn(activation, call)`` or ``fn(inputs, output, wrapper)``, and returns the
                 activation to go on with.
             allow_unchanged: Accept edits that change no number.
+            return_type: Logits or loss, as in `forward`.
 
         Returns:
-            Logits (B, S, V), evaluated.
+            Logits (B, S, V), or the loss, evaluated.
 
         Raises:
             EditError: if an edit returns the wrong thing, never fires, or changes nothing.
@@ -187,11 +204,13 @@ class InterpretableModel(WrappedModel):
         layout = self.layout
         run = Run(layout, edits=planned_edits(layout, hooks, allow_unchanged=allow_unchanged))
         batch = self._tokens.batch(inputs)
+        check_returned(return_type, batch)
         logits: mx.array = run.execute(batch.ids, lengths=batch.lengths)
+        found: mx.array = returned(logits, batch, return_type)
         check = NaNCheck({}, logits)
-        run.settle(logits, *check.pending)
+        run.settle(found, *check.pending)
         check.warn()
-        return logits
+        return found
 
     @checked("inputs", "addresses")
     def activations(
@@ -300,6 +319,10 @@ class InterpretableModel(WrappedModel):
             raise AttributeError(name)
         if name in self.resolved.current().modules:
             return ModuleProxy(self, name)
+        if name in WEIGHTS:
+            return weight(self.layout, name)
+        if name in MODEL and name not in registry.names("analysis"):
+            raise AttributeError(f"the model has no {name!r}: {MODEL[name]}")
         try:
             found = registry.get("analysis", name)
         except PluginError as error:
@@ -309,7 +332,7 @@ class InterpretableModel(WrappedModel):
         return found.of(self)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *registry.names("analysis")})
+        return sorted({*super().__dir__(), *WEIGHTS, *registry.names("analysis")})
 
     def __repr__(self) -> str:
         return (

@@ -14,8 +14,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from ..errors import InputError
+from ..errors import InputError, nearest
 from .annotations import converted, kind_of
+from .elsewhere import ARGUMENTS, NO_ARGUMENTS
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,14 +69,36 @@ class Arguments:
 
         Raises:
             TypeError: if the function takes no such arguments.
-            InputError: for an argument of the wrong type.
+            InputError: for an argument of the wrong type, or one that another library has and
+                this one has not.
         """
+        if not kwargs.keys() <= self.signature.parameters.keys():
+            kwargs = self._spelled(kwargs)
         bound = self.signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
             default = self.signature.parameters[name].default
             if name in self.kinds and value is not default:
                 bound.arguments[name] = converted(value, self.kinds[name], name)
         return bound
+
+    def _spelled(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with other libraries' names of arguments replaced by this function's."""
+        own = self.signature.parameters
+        if any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            return dict(given)
+        found: dict[str, Any] = {}
+        for name, value in given.items():
+            known = name in own
+            here = name if known else next((n for n in ARGUMENTS.get(name, ()) if n in own), None)
+            if here is None and name in NO_ARGUMENTS:
+                raise InputError(f"there is no argument {name!r} here: {NO_ARGUMENTS[name]}")
+            if here is None:
+                words = f"{self.fn.__name__}() got an unexpected keyword argument {name!r}."
+                raise TypeError(f"{words} {nearest(name, own)}")
+            if here in found or (here != name and here in given):
+                raise InputError(f"{name!r} is {here!r} here, which is given as well.")
+            found[here] = value
+        return found
 
 
 def whole_number(value: Any, name: str) -> int:

@@ -13,11 +13,12 @@ from ..checks.annotations import wrong_field
 #: What every model object holds or can do.
 RESERVED = frozenset(
     """
-    activations adapter attach attached attachments context conversation_trace decode detach encode
-    encode_batch finish_from from_pretrained generate generate_batch get_attention_patterns
-    get_token_predictions gradients layer_indices layers layout model module name named_modules
-    output points resolved run_with_cache run_with_hooks stream_generate to_str_tokens token_to_str
-    tokenizer tokens trace vocab_size watch
+    activations adapter attach attached attachments available_hooks cfg chosen_hooks config context
+    conversation_trace decode detach encode encode_batch find_hooks finish_from forward
+    from_pretrained generate generate_batch get_attention_patterns get_token_predictions gradients
+    layer_indices layers layout model module name named_modules output points resolved
+    run_with_cache run_with_hooks stream_generate to_single_token to_str_tokens to_string to_tokens
+    token_to_str tokenizer tokens trace vocab_size watch
     """.split()
 )
 

@@ -76,6 +76,9 @@ class Adapter:
         attn_scale, mlp_scale: Factors between a sub-layer and the residual stream.
         out_proj: Output projection, from the attention module.
         down_proj: Down projection, from the MLP.
+        projections: Of queries, keys and values, from the attention module; one alone returns the
+            three one after another.
+        up_proj, gate_proj: From the MLP; None where it has no gate.
         experts: In a mixture, what is called with the tokens and the chosen experts, from the MLP.
         heads, kv_heads: Attributes of the attention module that count heads, or the numbers.
         attention: How the model computes attention.
@@ -109,6 +112,9 @@ class Adapter:
     mlp_scale: Scale = 1.0
     out_proj: str = "o_proj"
     down_proj: str = "down_proj"
+    projections: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    up_proj: str = "up_proj"
+    gate_proj: str | None = "gate_proj"
     experts: str | None = None
     heads: str | int = "n_heads"
     kv_heads: str | int = "n_kv_heads"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import mlx.nn as nn
 
@@ -13,6 +13,7 @@ from ..errors import AddressError, PointAbsent, nearest
 from .adapter import Adapter
 from .attached import FEATURES, Attachment, Attachments
 from .derived_site import DerivedSite
+from .elsewhere import line_for
 from .head_site import HeadSite
 from .places import place
 from .roles import Roles
@@ -137,6 +138,8 @@ class Layout(Roles):
             return head
         if (derived := self.attached.find(self._counted(parsed))) is not None:
             return self.derived_site(*derived)
+        if (line := line_for(parsed.name, parsed.layer, self)) is not None:
+            raise AddressError(f"nothing at {_said(address)!r}: {line}")
         name = parsed.name if parsed.name in POINTS else ALIASES.get(parsed.name, parsed.name)
         if name not in POINTS:
             raise self._unknown(address, parsed)
@@ -236,7 +239,7 @@ class Layout(Roles):
         return path
 
     def _unknown(self, address: AddressLike, parsed: Address) -> AddressError:
-        shown = address if isinstance(address, str) else _said(address)
+        shown = _said(address)
         if (error := self._unattached(shown, parsed)) is not None:
             return error
         if parsed.layer is not None:
@@ -244,6 +247,11 @@ class Layout(Roles):
             block = self.block(parsed.layer) + "."
             inside = [stem + p[len(block) :] for p in self.modules if p.startswith(block)]
             known = inside + [stem + n for n, p in POINTS.items() if p.per_layer]
+            if "hook_" in parsed.name:
+                stem = f"blocks.{parsed.layer}."
+                known = [
+                    stem + n for n, p in ALIASES.items() if "hook_" in n and POINTS[p].per_layer
+                ]
             return AddressError(f"nothing at {shown!r}. {nearest(stem + parsed.name, known)}")
         known = [n for n, p in POINTS.items() if not p.per_layer]
         known += [p for p in self.modules if p and "." not in p.removeprefix("model.")]
@@ -287,6 +295,8 @@ class Layout(Roles):
         return rows
 
 
-def _said(address: tuple[Any, ...]) -> str:
+def _said(address: AddressLike) -> str:
+    if isinstance(address, str):
+        return address
     name, layer, *unit = address
     return f"{' '.join(map(str, [name, *unit]))} of layer {layer}"

@@ -69,13 +69,25 @@ LARGE_POINTS = ("head_out", "expert_out")
 
 ATTENTION_POINTS = ("q", "k", "v", "scores", "pattern", "z")
 
-#: Names of the field that mean a point where no module of the model has that name.
+#: Names of the field that mean a point where no module of the model has that name; those with
+#: ``hook_`` are TransformerLens's, and `elsewhere` has those of its names that mean another thing.
 ALIASES = {
     "attn": "attn_out",
     "self_attn": "attn_out",
     "attention": "attn_out",
     "mlp": "mlp_out",
     "attn_head": "z",
+    "attn_scores": "scores",
+    "hook_embed": "embed",
+    "hook_resid_pre": "resid_pre",
+    "hook_attn_out": "attn_add",
+    "hook_resid_mid": "resid_mid",
+    "hook_mlp_out": "mlp_add",
+    "hook_resid_post": "resid_post",
+    "attn.hook_attn_scores": "scores",
+    "attn.hook_pattern": "pattern",
+    "mlp.hook_post": "mlp_act",
+    "ln_final.hook_normalized": "final_norm",
 }
 
 #: An address. The third form is one value of a point that was attached to the model.

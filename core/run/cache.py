@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..arrays import held
+from ..checks.elsewhere import CACHE
 from ..errors import AddressError, nearest
 from ..points.attached import same_value
 from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
+from .decompose import accumulated_resid, decompose_resid, logit_attrs, stack_head_results
 
 
 class ActivationCache(Mapping[str, Any]):
@@ -18,6 +20,7 @@ class ActivationCache(Mapping[str, Any]):
     Attributes:
         activations: Canonical address → array (a module that returns a tuple keeps it whole).
         metadata: Facts about the run, such as the tokens of each prompt.
+        layout: Of the model that ran.
     """
 
     def __init__(
@@ -28,13 +31,13 @@ class ActivationCache(Mapping[str, Any]):
     ) -> None:
         self.activations = activations
         self.metadata = metadata
-        self._layout = layout
+        self.layout = layout
 
     def _key(self, address: AddressLike) -> str:
         if isinstance(address, str) and address in self.activations:
             return address
         try:
-            key = self._layout.site(address).key
+            key = self.layout.site(address).key
         except AddressError:
             # What was attached when the run was made may be detached by now.
             if (kept := same_value(address, self.activations)) is None:
@@ -74,6 +77,17 @@ class ActivationCache(Mapping[str, Any]):
     def get(self, address: AddressLike, default: Any = None) -> Any:
         """The activation, or `default` if the run did not keep it."""
         return self[address] if address in self else default
+
+    # Parts of the stream; `cache` in these functions is this object
+
+    decompose_resid = decompose_resid
+    accumulated_resid = accumulated_resid
+    stack_head_results = stack_head_results
+    logit_attrs = logit_attrs
+
+    def __getattr__(self, name: str) -> Any:
+        line = f": {CACHE[name]}" if name in CACHE else "."
+        raise AttributeError(f"a cache has no {name!r}{line}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.activations)

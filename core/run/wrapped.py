@@ -16,8 +16,10 @@ from ..loading.load import evaluate_parameters
 from ..points.adapter import Adapter
 from ..points.layout import Layout
 from ..points.status import PointStatus
+from ..points.vocabulary import AddressLike, addresses
 from ..seams.edits import Edit
 from ..tokens import Tokens
+from .sizes import Sizes
 
 
 class WrappedModel:
@@ -123,6 +125,100 @@ class WrappedModel:
         if prepend_bos and isinstance(input, str) and bos is not None and ids[0] != bos:
             ids = [bos, *ids]
         return [self.token_to_str(i) for i in ids]
+
+    @checked()
+    def to_tokens(self, input: Any, prepend_bos: bool | None = None) -> mx.array:  # noqa: A002
+        """Token ids (B, S) of a text, or of texts of equally many tokens.
+
+        Args:
+            input: Text, or texts.
+            prepend_bos: Whether they begin with the beginning-of-sequence token; None leaves that
+                to the tokenizer.
+
+        Raises:
+            InputError: if the texts have different numbers of tokens, which one array cannot
+                hold; or for a beginning-of-sequence token that the tokenizer does not have.
+        """
+        rows = self.tokens.batch(input).rows()
+        if prepend_bos is not None:
+            bos = self.tokens.bos_id
+            if bos is None and prepend_bos:
+                raise InputError("the tokenizer has no beginning-of-sequence token to prepend.")
+            rows = [row[1:] if row[0] == bos else row for row in rows]
+            rows = [[bos, *row] for row in rows] if prepend_bos and bos is not None else rows
+        if len({*map(len, rows)}) > 1:
+            raise InputError(
+                f"the texts have {', '.join(map(str, map(len, rows)))} tokens, which one array "
+                "holds only with padding. Give the texts themselves to the method that runs them."
+            )
+        if not rows[0]:
+            raise InputError("nothing is left of the text without its first token.")
+        return mx.array(rows, dtype=mx.int32)
+
+    def to_string(self, tokens: Any) -> Any:
+        """Text of ids (S,), or a list of texts for ids (B, S).
+
+        Raises:
+            InputError: if they are no token ids.
+        """
+        if hasattr(tokens, "__index__") and not hasattr(tokens, "shape"):
+            return self.decode([tokens])
+        nested = getattr(tokens, "ndim", 1) > 1 or (
+            isinstance(tokens, (list, tuple)) and any(hasattr(row, "__len__") for row in tokens)
+        )
+        rows = [self.decode(row) for row in self.tokens.batch(tokens).rows()]
+        return rows if nested else rows[0]
+
+    @checked()
+    def to_single_token(self, text: str) -> int:
+        """The id of a text that is one token behind another text: ``" Paris"``.
+
+        Raises:
+            InputError: if it is several; the message shows them.
+        """
+        ids = self.tokens.continuation(text)
+        if len(ids) > 1:
+            pieces = [self.token_to_str(i) for i in ids]
+            raise InputError(f"{text!r} is {len(ids)} tokens here: {pieces} (ids {ids}).")
+        return ids[0]
+
+    @property
+    def cfg(self) -> Sizes:
+        """Layers, heads, widths, vocabulary and context."""
+        return Sizes.of(self.layout, self.name, self._context)
+
+    #: The same under the name of other libraries.
+    config = cfg
+
+    def available_hooks(self) -> list[str]:
+        """Every address that can be watched and edited: the points, then the modules."""
+        layout = self.layout
+        points = [layout.site(s.address).key for s in layout.statuses() if s.available]
+        return [*points, *(layout.short(path) for path in layout.modules if path)]
+
+    @checked()
+    def find_hooks(self, pattern: str) -> list[str]:
+        """Those of `available_hooks` that have `pattern` in them."""
+        return [name for name in self.available_hooks() if pattern in name]
+
+    def chosen_hooks(
+        self, hooks: AddressLike | Sequence[AddressLike] | Callable[[str], bool]
+    ) -> list[AddressLike]:
+        """Addresses as a list; of a function, those of `available_hooks` that it accepts.
+
+        Raises:
+            InputError: if it accepts none.
+        """
+        if not callable(hooks):
+            return addresses(hooks)
+        names = self.available_hooks()
+        found: list[AddressLike] = [name for name in names if hooks(name)]
+        if not found:
+            raise InputError(
+                "the filter accepts no address here. They look like 'layers.0.resid_post' and "
+                "'layers.0.self_attn.q_proj'; model.available_hooks() has them all."
+            )
+        return found
 
     @property
     def vocab_size(self) -> int | None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 
-#: What stands after ``blocks.N.`` in TransformerLens → what stands after ``layers.N.`` here. Its
-#: attn_out and mlp_out are what is added to the stream, after any norm that follows.
+from mlxray.points.vocabulary import ALIASES, POINTS
+
+#: What stands after ``blocks.N.`` in TransformerLens → what stands after ``layers.N.`` here; the
+#: last two have another form in a run, and are the same once a dictionary has them flat.
 _HOOKS = {
-    "hook_resid_pre": "resid_pre",
-    "hook_resid_mid": "resid_mid",
-    "hook_resid_post": "resid_post",
-    "hook_attn_out": "attn_add",
-    "hook_mlp_out": "mlp_add",
+    **{n: p for n, p in ALIASES.items() if "hook_" in n and POINTS[p].per_layer},
     "attn.hook_z": "z",
     "mlp.hook_in": "mlp.input",
-    "mlp.hook_post": "mlp_act",
 }
 _BACK = {
     **{point: hook for hook, point in _HOOKS.items()},

@@ -10,10 +10,10 @@ import pytest
 from mlx.utils import tree_map
 
 from mlxray import InterpretableModel
-from mlxray.analyses.causal.logit_attribution.frozen import Functional, through_norm
 from mlxray.analyses.causal.residual_stream import ResidualStreamAccessor
 from mlxray.errors import AnalysisError, InputError, PointAbsent
 from mlxray.points.adapter import Variant
+from mlxray.run.frozen import Functional, through_norm
 from mlxray.testing.planted import PLANTED
 from mlxray.testing.zoo import small_model
 

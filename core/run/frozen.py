@@ -16,8 +16,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxray.arrays import evaluate, number
-from mlxray.errors import AnalysisError
+from ..arrays import evaluate, number
+from ..errors import AnalysisError
 
 Function = Callable[[mx.array], mx.array]
 
@@ -72,23 +72,41 @@ def through_norm(norm: Function, after: Functional, at: mx.array, name: str) -> 
         AnalysisError: if the module is no linear map divided by one number.
     """
     point = at.astype(mx.float32).reshape(1, 1, -1)
-    zero = mx.zeros_like(point)
-    at_zero, weight = _pulled(norm, zero, after.weight)
-    _, (direction,) = mx.jvp(norm, [zero], [point])
-    wanted = (norm(point) - at_zero).astype(mx.float32)
-    scale = mx.sum(wanted * direction) / mx.sum(direction * direction)
-    misfit = mx.linalg.norm((wanted - scale * direction).reshape(-1)) / mx.linalg.norm(
-        wanted.reshape(-1)
-    )
+    at_zero, weight = _pulled(norm, mx.zeros_like(point), after.weight)
+    scale = held_scales(norm, point, name).reshape(1)
+    constant = after.constant + number(after.of(at_zero.reshape(-1)))
+    found = Functional(scale * weight, constant)
+    _check_exact(found, point, after, norm(point), name)
+    return found
+
+
+def held_scales(norm: Function, points: mx.array, name: str) -> mx.array:
+    """The scale that a norm has at each position, in units of its derivative at zero.
+
+    Args:
+        norm: The module, (B, S, D) → (B, S, D).
+        points: (B, S, D) float32, its inputs.
+        name: Of the norm, for messages.
+
+    Returns:
+        (B, S, 1) float32: there the norm is this times its derivative at zero, and its bias.
+
+    Raises:
+        AnalysisError: if the module is no linear map divided by one number per position.
+    """
+    zero = mx.zeros_like(points)
+    (at_zero,), (direction,) = mx.jvp(norm, [zero], [points])
+    wanted = (norm(points) - at_zero).astype(mx.float32)
+    scale: mx.array = mx.sum(wanted * direction, axis=-1, keepdims=True)
+    scale = scale / mx.sum(direction * direction, axis=-1, keepdims=True)
+    sizes = mx.linalg.norm(wanted, axis=-1)
+    misfit = mx.max(mx.linalg.norm(wanted - scale * direction, axis=-1) / sizes)
     if not number(misfit) <= FORM:
         raise AnalysisError(
             f"{name!r} is not a linear map divided by one number per position (relative misfit "
             f"{number(misfit):.1e}), so its scale cannot be held fixed."
         )
-    constant = after.constant + number(after.of(at_zero.reshape(-1)))
-    found = Functional(scale * weight, constant)
-    _check_exact(found, point, after, norm(point), name)
-    return found
+    return scale
 
 
 def _check_exact(
