@@ -10,11 +10,10 @@ from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError
 from mlxray.run.tail import Norm
 
-from ..prompts import one_prompt
 from .lens_result import LensResult
 from .logit_lens import show
-from .readout import read_out, watched
 from .training import train_tuned_lens
+from .translated import read_translated
 from .tuned_lens_files import is_folder, read_folder
 from .tuned_lens_result import TunedLens
 
@@ -56,28 +55,17 @@ def tuned_lens(
         kind = type(tuned_lens).__name__
         raise InputError(f"tuned_lens is a TunedLens, got {kind}; see model.load_tuned_lens(path).")
     _fits(model, tuned_lens)
-    batch, tokens = one_prompt(model, text)
-    residuals = watched(model, batch, "resid_post", layers)
-    result = read_out(
+    result = read_translated(
         model,
-        {layer: tuned_lens(residual, layer) for layer, residual in residuals.items()},
-        tokens,
-        point="resid_post",
+        text,
+        tuned_lens,
+        layers,
+        summary={"tuned_lens": tuned_lens.summary()},
         top_k=top_k,
         position=position,
         final_norm=final_norm,
         skip_norm=skip_norm,
     )
-    # A summary of the lens in place of its whole training.
-    result.metadata["parameters"] = {
-        "text": text,
-        "tuned_lens": tuned_lens.summary(),
-        "top_k": top_k,
-        "layers": result.layers,
-        "position": position,
-        "final_norm": final_norm,
-        "skip_norm": skip_norm,
-    }
     if plot:
         show(result, max_display_tokens, figsize, cmap, font_family)
     return result

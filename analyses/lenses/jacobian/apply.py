@@ -12,10 +12,9 @@ from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.errors import InputError
 from mlxray.run.tail import Norm
 
-from ...prompts import one_prompt
 from ..lens_result import LensResult
 from ..logit_lens import show
-from ..readout import read_out, watched
+from ..translated import read_translated
 from .files import find_file
 from .jacobian_lens_result import JacobianLens
 
@@ -65,28 +64,17 @@ def jacobian_lens(
     for layer in chosen:
         if layer != last:
             lens.jacobian(layer)
-    batch, tokens = one_prompt(model, text)
-    residuals = watched(model, batch, "resid_post", chosen)
-    result = read_out(
+    result = read_translated(
         model,
-        {layer: carried(lens, residual, layer, last) for layer, residual in residuals.items()},
-        tokens,
-        point="resid_post",
+        text,
+        lambda residual, layer: carried(lens, residual, layer, last),
+        chosen,
+        summary={"lens": lens.summary()},
         top_k=top_k,
         position=position,
         final_norm=final_norm,
         skip_norm=skip_norm,
     )
-    # A summary of the lens in place of its matrices.
-    result.metadata["parameters"] = {
-        "text": text,
-        "lens": lens.summary(),
-        "top_k": top_k,
-        "layers": result.layers,
-        "position": position,
-        "final_norm": final_norm,
-        "skip_norm": skip_norm,
-    }
     if plot:
         show(result, max_display_tokens, figsize, cmap, font_family)
     return result
