@@ -79,15 +79,10 @@ def max_activating_examples(
         keep=lambda batch, row, feature: _around(batch, row, feature, window),
     )
     seen, active = 0, dict.fromkeys(features, 0)
-    for batch in active_features(
-        model,
-        reader,
-        texts,
-        features,
-        skip_first=count(skip_first, "skip_first", least=0),
-        margin=window,
-        verbose=verbose,
-    ):
+    batches = active_features(
+        model, reader, texts, features, skip_first=skip_first, margin=window, verbose=verbose
+    )
+    for batch in batches:
         largest.add(batch)
         seen += int(batch.counted.sum())
         names, times = np.unique(batch.only_counted()[1], return_counts=True)
@@ -147,15 +142,16 @@ def get_top_texts_for_feature(
         once=True,
         keep=lambda batch, row, feature: _around(batch, row, feature, None),
     )
-    for batch in active_features(
+    batches = active_features(
         model,
         reader,
         texts,
         features,
-        skip_first=count(skip_first, "skip_first", least=0),
+        skip_first=skip_first,
         margin=STORE_WINDOW,
         verbose=verbose,
-    ):
+    )
+    for batch in batches:
         largest.add(batch)
     entries = list(largest.entries())
     examples = _examples(model, entries)

@@ -65,14 +65,10 @@ def feature_activation_histogram(
     bins = count(bins, "bins", most=_MOST_BINS)
     tallies = {feature: _Tally(bins) for feature in features}
     seen = 0
-    for batch in active_features(
-        model,
-        reader,
-        texts,
-        features,
-        skip_first=count(skip_first, "skip_first", least=0),
-        verbose=verbose,
-    ):
+    batches = active_features(
+        model, reader, texts, features, skip_first=skip_first, verbose=verbose
+    )
+    for batch in batches:
         seen += int(batch.counted.sum())
         _, names, values = batch.only_counted()
         order = np.argsort(names, kind="stable")

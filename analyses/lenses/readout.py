@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -20,7 +19,7 @@ from mlxray.run.tail import Norm, Tail
 from mlxray.tokens import Batch
 from mlxray.top_k import top_k as largest
 
-from ..prompts import one_prompt, token_texts
+from ..prompts import token_texts
 from .lens_result import LensResult, Prediction
 
 #: Logits of one part, of which two exist at one time: 64 MiB of float32 each.
@@ -117,55 +116,6 @@ def read_out(
         evaluate(parts[-1:])
         parts.append(part)
     return result_of(model, parts, tokens, layers, positions, point)
-
-
-def read_through(
-    model: InterpretableModel,
-    text: Any,
-    carry: Callable[[mx.array, int], mx.array],
-    described: Mapping[str, str],
-    layers: Sequence[int] | None,
-    *,
-    top_k: int,
-    position: int | None,
-    final_norm: Norm | None,
-    skip_norm: bool,
-) -> LensResult:
-    """What the tail predicts from each layer's residual stream, once a lens has carried it on.
-
-    Args:
-        model: The model.
-        text: One prompt.
-        carry: From a stream (1, S, D) and its layer to what the tail reads.
-        described: The lens in a line, by its parameter's name: its matrices are not kept.
-        layers: Layers to read, None for all.
-        top_k, position, final_norm, skip_norm: See `read_out`.
-
-    Raises:
-        InputError, AnalysisError: as `read_out`.
-    """
-    batch, tokens = one_prompt(model, text)
-    streams = watched(model, batch, "resid_post", layers)
-    result = read_out(
-        model,
-        {layer: carry(stream, layer) for layer, stream in streams.items()},
-        tokens,
-        point="resid_post",
-        top_k=top_k,
-        position=position,
-        final_norm=final_norm,
-        skip_norm=skip_norm,
-    )
-    result.metadata["parameters"] = {
-        "text": text,
-        **described,
-        "top_k": top_k,
-        "layers": result.layers,
-        "position": position,
-        "final_norm": final_norm,
-        "skip_norm": skip_norm,
-    }
-    return result
 
 
 def result_of(

@@ -12,8 +12,8 @@ from mlxray.run.tail import Norm
 
 from .lens_result import LensResult
 from .logit_lens import show
-from .readout import read_through
 from .training import train_tuned_lens
+from .translated import read_translated
 from .tuned_lens_files import is_folder, read_folder
 from .tuned_lens_result import TunedLens
 
@@ -55,12 +55,12 @@ def tuned_lens(
         kind = type(tuned_lens).__name__
         raise InputError(f"tuned_lens is a TunedLens, got {kind}; see model.load_tuned_lens(path).")
     _fits(model, tuned_lens)
-    result = read_through(
+    result = read_translated(
         model,
         text,
         tuned_lens,
-        {"tuned_lens": tuned_lens.summary()},
         layers,
+        summary={"tuned_lens": tuned_lens.summary()},
         top_k=top_k,
         position=position,
         final_norm=final_norm,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,8 @@ from mlx.utils import tree_map
 from mlx_lm.models import gemma2, gpt2, llama
 
 from mlxray import InterpretableModel
+
+from .plugin_site import Site
 
 # Times say nothing on a busy machine, and what failed once must fail again.
 settings.register_profile("mlxray", deadline=None, derandomize=True, max_examples=60)
@@ -180,3 +183,11 @@ def untouched() -> Iterator[Callable[[nn.Module], None]]:
     yield lambda model: seen.append((model, state_of(model)))
     for model, before in seen:
         assert state_of(model) == before
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A folder on the path where a test may install plugins."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("MLXRAY_DISABLE_PLUGINS", raising=False)
+    return Site(tmp_path)

@@ -18,7 +18,7 @@ from mlxray import InterpretableModel
 from mlxray.errors import LoadError
 from mlxray.loading.quantisation import check_quantisation
 
-from .test_loading import CONFIG, IDS, checkpoint, fails
+from .checkpoint import CONFIG, IDS, checkpoint, fails
 
 INDEX = "model.safetensors.index.json"
 SHARDS = [f"model-{i:05}-of-00002.safetensors" for i in (1, 2)]

@@ -20,15 +20,7 @@ from mlxray.cli.show import show_result
 from mlxray.errors import AdapterError, PluginError
 from mlxray.plugins.registry import KINDS, PluginWarning, Registry
 
-from .test_registries import ANALYSIS, Site, load, plugin_of, row_of
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delenv("MLXRAY_DISABLE_PLUGINS", raising=False)
-    return Site(tmp_path)
-
+from .plugin_site import ANALYSIS, Site, load, plugin_of, row_of
 
 ITEMS: dict[str, tuple[str, str]] = {
     "metric 3": ("mlxray_metrics", "Metric(3, len)"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import mlx.core as mx
 
@@ -12,14 +12,11 @@ from mlxray.errors import InputError
 from .activations import Activation, SparseActivation
 from .normalization import NoNormalization, Normalization
 from .shapes import check_floats, check_shape, check_width
-from .sparse import gather_decode
-
-if TYPE_CHECKING:
-    from .features import DictionaryFeatures
+from .shared import LinearDecoder
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Dictionary:
+class Dictionary(LinearDecoder):
     """A sparse autoencoder or transcoder, however it was trained.
 
     ``features = activation((normalize(x) [− decoder_bias]) @ encoder + encoder_bias)`` and
@@ -108,11 +105,6 @@ class Dictionary:
         return int(self.encoder.shape[0])
 
     @property
-    def d_out(self) -> int:
-        """Width of what it writes."""
-        return int(self.decoder.shape[1])
-
-    @property
     def n_features(self) -> int:
         """Number of features, F."""
         return int(self.encoder.shape[1])
@@ -149,26 +141,6 @@ class Dictionary:
             )
         return self.activation.sparse(self.pre_activations(x))
 
-    def decode(self, features: mx.array, x: mx.array | None = None) -> mx.array:
-        """The output: (…, F) → (…, d_out).
-
-        Args:
-            features: As `encode` gives them.
-            x: (…, d_in), the input; needed by skip transcoders, and where the normalisation
-                scales each token by itself.
-
-        Raises:
-            InputError: if a width does not fit, or `x` is needed and missing.
-        """
-        check_width("features", features, self.n_features)
-        return self._finish(features @ self.decoder, x)
-
-    def decode_sparse(
-        self, values: mx.array, indices: mx.array, x: mx.array | None = None
-    ) -> mx.array:
-        """The output of sparse features: (…, k), (…, k) → (…, d_out); see `decode`."""
-        return self._finish(gather_decode(values, indices, self.decoder), x)
-
     def __call__(self, x: mx.array) -> mx.array:
         """The reconstruction: (…, d_in) → (…, d_out).
 
@@ -176,16 +148,6 @@ class Dictionary:
             InputError: if `x` has another width.
         """
         return self.decode(self.encode(x), x)
-
-    def derived_points(self) -> tuple[DictionaryFeatures, ...]:
-        """Its features as points of a model, for ``model.attach(dictionary)``.
-
-        Raises:
-            InputError: if it does not know where in a model it stands.
-        """
-        from .features import DictionaryFeatures
-
-        return (DictionaryFeatures(self),)
 
     def _finish(self, decoded: mx.array, x: mx.array | None) -> mx.array:
         """The output, from the sum of the decoder's rows."""

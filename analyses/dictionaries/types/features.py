@@ -10,41 +10,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import mlx.core as mx
 
 from mlxray.errors import InputError
 from mlxray.points.derived import Change
 
+from .cross_layer import CrossLayerTranscoder
+from .crosscoder import Crosscoder
+from .form import DictionaryForm
 from .shapes import check_width
 
-if TYPE_CHECKING:
-    from .cross_layer import CrossLayerTranscoder
-    from .crosscoder import Crosscoder
-    from .form import DictionaryForm
+
+class _Counted(Protocol):
+    @property
+    def n_features(self) -> int: ...
+
+
+#: The form of the dictionary.
+Of = TypeVar("Of", bound=_Counted)
 
 
 @dataclass(frozen=True, eq=False)
-class DictionaryFeatures:
-    """The features of a dictionary of one point: an autoencoder or a transcoder.
+class Features(Generic[Of]):
+    """The features of a dictionary of some form.
 
     Attributes:
         dictionary: The dictionary.
     """
 
-    dictionary: DictionaryForm
+    dictionary: Of
 
     unit: ClassVar[str] = "feature"
     fixed: ClassVar[str | None] = None
 
-    def __post_init__(self) -> None:
-        _known(self.dictionary.reads, self.dictionary.writes)
-
     @property
     def count(self) -> int:
-        """Number of features, F."""
+        """Number of features, F; of a cross-layer transcoder, those of one layer."""
         return self.dictionary.n_features
+
+
+@dataclass(frozen=True, eq=False)
+class DictionaryFeatures(Features[DictionaryForm]):
+    """The features of a dictionary of one point: an autoencoder or a transcoder."""
+
+    def __post_init__(self) -> None:
+        _known(self.dictionary.reads, self.dictionary.writes)
 
     @property
     def needs_text(self) -> str | None:
@@ -85,7 +97,7 @@ class DictionaryFeatures:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerFeatures:
+class LayerFeatures(Features[CrossLayerTranscoder]):
     """The features of one layer of a cross-layer transcoder, which write into all later ones.
 
     Attributes:
@@ -93,19 +105,10 @@ class LayerFeatures:
         layer: Whose features, counted among its layers.
     """
 
-    dictionary: CrossLayerTranscoder
     layer: int
-
-    unit: ClassVar[str] = "feature"
-    fixed: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         _known(self.dictionary.reads, self.dictionary.writes)
-
-    @property
-    def count(self) -> int:
-        """Number of the layer's features, F."""
-        return self.dictionary.n_features
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -132,16 +135,9 @@ class LayerFeatures:
 
 
 @dataclass(frozen=True, eq=False)
-class CrosscoderFeatures:
-    """The features of a crosscoder, to be watched.
+class CrosscoderFeatures(Features[Crosscoder]):
+    """The features of a crosscoder, to be watched."""
 
-    Attributes:
-        dictionary: The crosscoder.
-    """
-
-    dictionary: Crosscoder
-
-    unit: ClassVar[str] = "feature"
     fixed: ClassVar[str | None] = (
         "a crosscoder's features are known when the last of its points is computed, and they write "
         "into earlier ones, which the model has used by then. To steer with one, "
@@ -150,11 +146,6 @@ class CrosscoderFeatures:
 
     def __post_init__(self) -> None:
         _known(self.dictionary.points, self.dictionary.points)
-
-    @property
-    def count(self) -> int:
-        """Number of features, F."""
-        return self.dictionary.n_features
 
     @property
     def reads(self) -> tuple[str, ...]:

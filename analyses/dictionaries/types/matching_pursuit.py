@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import mlx.core as mx
 
@@ -13,14 +13,11 @@ from mlxray.checks.arguments import count, real
 
 from .normalization import NoNormalization, Normalization
 from .shapes import check_floats, check_shape, check_width
-from .sparse import gather_decode
-
-if TYPE_CHECKING:
-    from .features import DictionaryFeatures
+from .shared import Autoencoder, LinearDecoder
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MatchingPursuit:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class MatchingPursuit(LinearDecoder, Autoencoder):
     """An autoencoder without an encoder (Costa et al. 2025, "From flat to hierarchical").
 
     The residual begins as ``normalize(x) − decoder_bias``. Each step takes the feature whose row of
@@ -71,30 +68,6 @@ class MatchingPursuit:
             most = count(self.max_iterations, "max_iterations")
             object.__setattr__(self, "max_iterations", most)
         self.normalization.check(self.d_in, self.d_out)
-
-    def __repr__(self) -> str:
-        where = f", {self.reads}" if self.reads else ""
-        return f"MatchingPursuit({self.d_in} → {self.n_features} → {self.d_out}{where})"
-
-    @property
-    def d_in(self) -> int:
-        """Width of what it reads."""
-        return int(self.decoder.shape[1])
-
-    @property
-    def d_out(self) -> int:
-        """Width of what it writes: the same."""
-        return int(self.decoder.shape[1])
-
-    @property
-    def n_features(self) -> int:
-        """Number of features, F."""
-        return int(self.decoder.shape[0])
-
-    @property
-    def writes(self) -> str | None:
-        """The address of what it reconstructs: that of `reads`."""
-        return self.reads
 
     def encode_sparse(self, x: mx.array) -> tuple[mx.array, mx.array]:
         """The steps: values (…, n) and indices (…, n), in the order in which they were made.
@@ -149,25 +122,6 @@ class MatchingPursuit:
         rows = mx.arange(tokens)[:, None]
         return dense.at[rows, indices].add(values).reshape(*x.shape[:-1], self.n_features)
 
-    def decode(self, features: mx.array, x: mx.array | None = None) -> mx.array:
-        """The output: (…, F) → (…, d).
-
-        Args:
-            features: As `encode` gives them.
-            x: (…, d), the input; needed where the normalisation scales each token by itself.
-
-        Raises:
-            InputError: if a width does not fit, or `x` is needed and missing.
-        """
-        check_width("features", features, self.n_features)
-        return self._finish(features @ self.decoder, x)
-
-    def decode_sparse(
-        self, values: mx.array, indices: mx.array, x: mx.array | None = None
-    ) -> mx.array:
-        """The output of `encode_sparse`'s steps: (…, n), (…, n) → (…, d); see `decode`."""
-        return self._finish(gather_decode(values, indices, self.decoder), x)
-
     def __call__(self, x: mx.array) -> mx.array:
         """The reconstruction: (…, d) → (…, d).
 
@@ -176,16 +130,6 @@ class MatchingPursuit:
         """
         values, indices = self.encode_sparse(x)
         return self.decode_sparse(values, indices, x)
-
-    def derived_points(self) -> tuple[DictionaryFeatures, ...]:
-        """Its features as points of a model, for ``model.attach(dictionary)``.
-
-        Raises:
-            InputError: if it does not know where in a model it stands.
-        """
-        from .features import DictionaryFeatures
-
-        return (DictionaryFeatures(self),)
 
     def _finish(self, decoded: mx.array, x: mx.array | None) -> mx.array:
         if x is not None:

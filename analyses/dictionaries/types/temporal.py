@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import mlx.core as mx
 
@@ -15,9 +15,7 @@ from mlxray.errors import InputError
 from .activations import Activation
 from .normalization import NoNormalization, Normalization
 from .shapes import check_floats, check_shape, check_width
-
-if TYPE_CHECKING:
-    from .features import DictionaryFeatures
+from .shared import Autoencoder
 
 #: Added to the norm that a prediction is divided by.
 EPSILON = 1e-6
@@ -86,8 +84,8 @@ class ContextAttention:
         return rows.reshape(*rows.shape[:-1], self.n_heads, -1).swapaxes(-2, -3)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TemporalDictionary:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class TemporalDictionary(Autoencoder):
     """An autoencoder of what a token's past does not predict (Lubana et al. 2025, 2511.01836).
 
     With x normalised, less the bias if `subtract_decoder_bias`, and W the encoder divided by 4 d:
@@ -138,30 +136,6 @@ class TemporalDictionary:
             check_shape(f"layer {number}: value", layer.value, square, decoder)
         self.activation.check(self.n_features)
         self.normalization.check(self.d_in, self.d_out)
-
-    def __repr__(self) -> str:
-        where = f", {self.reads}" if self.reads else ""
-        return f"TemporalDictionary({self.d_in} → {self.n_features} → {self.d_out}{where})"
-
-    @property
-    def d_in(self) -> int:
-        """Width of what it reads."""
-        return int(self.decoder.shape[1])
-
-    @property
-    def d_out(self) -> int:
-        """Width of what it writes: the same."""
-        return int(self.decoder.shape[1])
-
-    @property
-    def n_features(self) -> int:
-        """Number of features, F, and of predicted codes."""
-        return int(self.decoder.shape[0])
-
-    @property
-    def writes(self) -> str | None:
-        """The address of what it reconstructs: that of `reads`."""
-        return self.reads
 
     def encode_with_predictions(self, x: mx.array) -> tuple[mx.array, mx.array]:
         """Features and predicted codes of a text: (…, S, d) → twice (…, S, F).
@@ -222,16 +196,6 @@ class TemporalDictionary:
             InputError: if `x` has another width, or no axis of tokens.
         """
         return self._decode(*self.encode_with_predictions(x), x)
-
-    def derived_points(self) -> tuple[DictionaryFeatures, ...]:
-        """Its features as points of a model, for ``model.attach(dictionary)``.
-
-        Raises:
-            InputError: if it does not know where in a model it stands.
-        """
-        from .features import DictionaryFeatures
-
-        return (DictionaryFeatures(self),)
 
     def _decode(self, features: mx.array, predicted: mx.array, x: mx.array) -> mx.array:
         decoded = (features + predicted) @ self.decoder + self.decoder_bias

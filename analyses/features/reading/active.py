@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mlxray import InterpretableModel
 from mlxray.arrays import evaluate
+from mlxray.checks.arguments import count
 from mlxray.errors import InputError
 from mlxray.tokens import Batch
 
@@ -89,9 +90,11 @@ def active_features(
         verbose: Show a progress bar.
 
     Raises:
-        InputError: if the store is of another model or has another width, or there is no text.
+        InputError: if the store is of another model or has another width, `skip_first` is
+            negative, or there is no text.
         AddressError: if the store lacks a point.
     """
+    skip_first = count(skip_first, "skip_first", least=0)
     if isinstance(texts, (str, Path)) and Path(texts).expanduser().is_dir():
         texts = ActivationStore(texts)
     if isinstance(texts, ActivationStore):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mlxray.run.tail import Norm
 
 from ..lens_result import LensResult
 from ..logit_lens import show
-from ..readout import read_through
+from ..translated import read_translated
 from .files import find_file
 from .jacobian_lens_result import JacobianLens
 
@@ -65,12 +64,12 @@ def jacobian_lens(
     for layer in chosen:
         if layer != last:
             lens.jacobian(layer)
-    result = read_through(
+    result = read_translated(
         model,
         text,
-        partial(carried, lens, last=last),
-        {"lens": lens.summary()},
+        lambda residual, layer: carried(lens, residual, layer, last),
         chosen,
+        summary={"lens": lens.summary()},
         top_k=top_k,
         position=position,
         final_norm=final_norm,
@@ -81,7 +80,7 @@ def jacobian_lens(
     return result
 
 
-def carried(lens: JacobianLens, residual: mx.array, layer: int, *, last: int) -> mx.array:
+def carried(lens: JacobianLens, residual: mx.array, layer: int, last: int) -> mx.array:
     """A layer's stream in the last layer's basis; the last layer's is there already."""
     return residual if layer == last else lens(residual, layer)
 

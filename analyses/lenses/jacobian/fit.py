@@ -20,8 +20,7 @@ from ...activations.texts import Texts
 from .checkpoint import Checkpoint
 from .estimator import SKIPPED, jacobian_rows
 from .jacobian_lens_result import JacobianLens
-from .plan import FitEstimate, Plan, fitted_layers, planned
-from .prompts import read_prompts
+from .plan import FitEstimate, Plan, planned
 
 #: With fewer prompts than the paper's, the mean still moves.
 FEW = 100
@@ -88,25 +87,19 @@ def fit_jacobian_lens(
     for file in (path, target):
         if file is not None and not file.exists():
             check_writable(file)
-    chosen = fitted_layers(model, layers)
-    prompts = read_prompts(
+    plan = planned(
         model,
         texts,
-        max_prompts=count(max_prompts, "max_prompts"),
-        max_tokens=count(max_tokens, "max_tokens"),
-        skip_first=count(skip_first, "skip_first", least=0),
+        layers,
+        max_prompts=max_prompts,
+        max_tokens=max_tokens,
+        batch_size=batch_size,
+        skip_first=skip_first,
         field=field,
         split=split,
     )
-    plan = planned(
-        model,
-        prompts,
-        chosen,
-        batch_size=batch_size,
-        max_tokens=max_tokens,
-        skip_first=skip_first,
-    )
     state = plan.begin(path)
+    prompts = plan.prompts
     with _bar(plan, state, verbose) as bar:
         for index in range(state.done, len(prompts.rows)):
             _add_prompt(plan, state, index, bar)
@@ -145,23 +138,16 @@ def estimate_jacobian_lens(
 
     Reads the texts and times two backward passes; writes nothing.
     """
-    chosen = fitted_layers(model, layers)
-    prompts = read_prompts(
-        model,
-        texts,
-        max_prompts=count(max_prompts, "max_prompts"),
-        max_tokens=count(max_tokens, "max_tokens"),
-        skip_first=count(skip_first, "skip_first", least=0),
-        field=field,
-        split=split,
-    )
     plan = planned(
         model,
-        prompts,
-        chosen,
-        batch_size=batch_size,
+        texts,
+        layers,
+        max_prompts=max_prompts,
         max_tokens=max_tokens,
+        batch_size=batch_size,
         skip_first=skip_first,
+        field=field,
+        split=split,
     )
     return plan.estimate(0)
 

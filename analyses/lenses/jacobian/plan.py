@@ -18,9 +18,10 @@ from mlxray.run.pull_back import PullBack
 from mlxray.run.tail import Tail
 
 from ...activations.identity import model_hash
+from ...activations.texts import Texts
 from .checkpoint import Checkpoint
 from .estimator import default_batch, jacobian_rows, pull_back_of
-from .prompts import Prompts
+from .prompts import Prompts, read_prompts
 
 
 @dataclass(frozen=True)
@@ -124,29 +125,44 @@ def fitted_layers(model: InterpretableModel, layers: Sequence[int] | None) -> li
 
 def planned(
     model: InterpretableModel,
-    prompts: Prompts,
-    layers: list[int],
+    texts: Texts,
+    layers: Sequence[int] | None,
     *,
-    batch_size: int | None,
+    max_prompts: int,
     max_tokens: int,
+    batch_size: int | None,
     skip_first: int,
+    field: str,
+    split: str,
 ) -> Plan:
-    """The plan of a fit.
+    """The plan of a fit; the arguments are those of `fit_jacobian_lens`.
 
     Raises:
-        InputError: if `batch_size` is not positive.
-        AnalysisError: if the model cannot be differentiated.
+        InputError: if no text is long enough, or a number is out of range.
+        PointAbsent, AddressError: see `fitted_layers`.
+        LoadError: if a file cannot be read.
+        AnalysisError: if there is nothing to fit, or the model cannot be differentiated.
     """
-    trial = pull_back_of(model, prompts.rows[0], layers)
+    chosen = fitted_layers(model, layers)
+    prompts = read_prompts(
+        model,
+        texts,
+        max_prompts=count(max_prompts, "max_prompts"),
+        max_tokens=count(max_tokens, "max_tokens"),
+        skip_first=count(skip_first, "skip_first", least=0),
+        field=field,
+        split=split,
+    )
+    trial = pull_back_of(model, prompts.rows[0], chosen)
     width = trial.shape[1]
     batch = default_batch(width, max_tokens) if batch_size is None else batch_size
     batch = min(count(batch, "batch_size"), width)
     settings = {
         "model": model_hash(model),
-        "layers": layers,
+        "layers": chosen,
         "max_tokens": max_tokens,
         "skip_first": skip_first,
         "batch_size": batch,
         "shared": trial.shared,
     }
-    return Plan(model, prompts, layers, skip_first, batch, settings, width)
+    return Plan(model, prompts, chosen, skip_first, batch, settings, width)
