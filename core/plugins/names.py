@@ -13,7 +13,8 @@ from ..checks.annotations import wrong_field
 #: What every model object holds or can do.
 RESERVED = frozenset(
     """
-    activations adapter attach attached attachments available_hooks cfg chosen_hooks config context
+    W_E W_K W_O W_Q W_U W_V W_gate W_in W_out W_pos activations adapter attach attached attachments
+    available_hooks b_K b_O b_Q b_U b_V b_gate b_in b_out cfg chosen_hooks config context
     conversation_trace decode detach encode encode_batch find_hooks finish_from forward
     from_pretrained generate generate_batch get_attention_patterns get_token_predictions gradients
     layer_indices layers layout model module name named_modules output points resolved

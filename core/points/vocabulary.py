@@ -186,6 +186,11 @@ def parse(address: AddressLike) -> Address:
     """
     if isinstance(address, tuple):
         return _parse_tuple(address)
+    if callable(address):
+        raise AddressError(
+            "a function is no address. Choose the addresses with it: "
+            "[(name, edit) for name in model.available_hooks() if chosen(name)]."
+        )
     if not isinstance(address, str) or not address:
         raise AddressError(
             f'{address!r} is not an address. Write ("attn_out", 5) or "layers.5.attn_out".'

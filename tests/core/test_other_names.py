@@ -12,7 +12,7 @@ import pytest
 from mlxray import InterpretableModel
 from mlxray import interventions as iv
 from mlxray.checks import elsewhere
-from mlxray.errors import AnalysisError, InputError
+from mlxray.errors import AddressError, AnalysisError, InputError
 
 IDS = [1, 2, 3, 4]
 RAGGED = [[1, 2, 3, 4], [5, 6]]
@@ -170,6 +170,17 @@ def test_names_filter(llama_model: InterpretableModel) -> None:
     assert list(model.activations(IDS, names_filter="embed")) == ["embed"]
     with pytest.raises(InputError, match="accepts no address here"):
         model.run_with_cache(IDS, names_filter=lambda name: "hook_z" in name)
+
+
+def test_a_function_in_place_of_an_address(llama_model: InterpretableModel) -> None:
+    """TransformerLens takes one in a pair of hooks."""
+    chosen = lambda name: name.endswith("mlp_out")  # noqa: E731
+    with pytest.raises(AddressError, match=r"\[\(name, edit\) for name in model\.available_hooks"):
+        llama_model.run_with_hooks(IDS, [(chosen, iv.zero_out)])
+    pairs = [(name, iv.zero_out) for name in llama_model.available_hooks() if chosen(name)]
+    by_hand = {("mlp_out", layer): iv.zero_out for layer in range(3)}
+    expected = llama_model.run_with_hooks(IDS, by_hand)
+    assert mx.array_equal(llama_model.run_with_hooks(IDS, pairs), expected)
 
 
 def test_spelled_arguments(llama_model: InterpretableModel) -> None:

@@ -157,7 +157,7 @@ def test_what_circuit_tracer_cannot_hold_is_refused(tmp_path: Path) -> None:
     mixed = (made.layers[0], *(replace(layer, threshold=None) for layer in made.layers[1:]))
     for wrong, said in (
         (replace(made, reads=None), "one point that each layer reads"),
-        (replace(made, writes=[f"layers.{n}.scores" for n in range(3)]), "writes"),
+        (replace(made, writes=[f"layers.{n}.router" for n in range(3)]), "writes"),
         (replace(made, layers=mixed), "threshold"),
         (dictionary(ReLU()), "format='saelens'"),
     ):
