@@ -32,6 +32,12 @@ def model(
     return models[request.param]
 
 
+@pytest.fixture
+def llama(models: dict[str, InterpretableModel]) -> InterpretableModel:
+    """A plain family."""
+    return models["llama"]
+
+
 @pytest.fixture(scope="session")
 def pocket() -> InterpretableModel:
     """The embedded model."""

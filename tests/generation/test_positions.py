@@ -97,11 +97,6 @@ GENERATED = {
 }
 
 
-@pytest.fixture
-def llama(models: dict[str, InterpretableModel]) -> InterpretableModel:
-    return models["llama"]
-
-
 @pytest.mark.parametrize("name", EDITS)
 def test_cached_is_uncached_for_every_edit(
     llama: InterpretableModel, prompt: list[int], name: str, monkeypatch: pytest.MonkeyPatch

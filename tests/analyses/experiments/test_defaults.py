@@ -14,11 +14,6 @@ from mlxray.errors import AnalysisError, InputError
 from mlxray.testing.zoo import small_model
 
 
-@pytest.fixture(scope="module")
-def pocket() -> InterpretableModel:
-    return InterpretableModel("pocket")
-
-
 def test_induction_heads_of_a_short_context() -> None:
     model = InterpretableModel(small_model("gpt2"))
     context = model.tokens.context

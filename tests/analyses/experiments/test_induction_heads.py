@@ -20,11 +20,6 @@ SMALL = {"n_random_tokens": 5, "samples": 3, "draws": 3, "top_k": 2}
 
 
 @pytest.fixture(scope="module")
-def pocket():
-    return InterpretableModel("pocket")
-
-
-@pytest.fixture(scope="module")
 def on_pocket(pocket):
     return pocket.induction_heads(n_random_tokens=30, seed=1)
 

@@ -18,11 +18,6 @@ IDS = [3, 9, 4, 11, 7]
 
 
 @pytest.fixture(scope="module")
-def pocket():
-    return InterpretableModel("pocket")
-
-
-@pytest.fixture(scope="module")
 def on_pocket(pocket):
     return pocket.lens_comparison(PROMPT)
 

@@ -38,11 +38,6 @@ def case(request):
     return InterpretableModel(small_model(request.param, seed=1)), IDS
 
 
-@pytest.fixture(scope="module")
-def pocket():
-    return InterpretableModel("pocket")
-
-
 def chance(model, ids, hooks=()):
     """Probability of the unedited run's top token, with edits, in float64."""
     plain = np.array(model.model(mx.array([ids]))[0, -1], dtype=np.float64)

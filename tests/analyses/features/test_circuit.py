@@ -15,8 +15,8 @@ from mlxray.analyses.features import feature_circuit, feature_patching
 from mlxray.errors import InputError
 from mlxray.testing.planted import path_through_mlp
 
+from .by_hooks import ANSWERS, TEXT, diff, identity
 from .conftest import random_dictionary
-from .test_patching import ANSWERS, TEXT, diff, identity
 from .test_reader import cross_layer
 
 pytestmark = pytest.mark.floats
