@@ -55,8 +55,8 @@ def pocket_dictionaries() -> str:
     from mlxray.analyses.dictionaries.pocket.card import table as numbers
     from mlxray.analyses.dictionaries.shipped import FOLDER
 
-    told = json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
-    return f"\n{numbers(told['dictionaries'])}\n\n"
+    card = json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
+    return f"\n{numbers(card['dictionaries'])}\n\n"
 
 
 def plugin_project() -> str:

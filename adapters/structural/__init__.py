@@ -104,8 +104,8 @@ def _notes(whole: Whole, kinds: list[tuple[dict[str, Any], list[int]]]) -> list[
             for role in ("attn", "mixer", "mlp")
             if changes[role] is not None
         ]
-        told = ", ".join(parts) or "no sub-layer that can be told"
-        notes.append(f"layers {layer_ranges(members)}: {told}")
+        described = ", ".join(parts) or "no sub-layer that can be told"
+        notes.append(f"layers {layer_ranges(members)}: {described}")
     return notes
 
 

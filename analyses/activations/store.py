@@ -170,9 +170,9 @@ class ActivationStore:
 
     def _refuse_faults(self) -> None:
         if self.faults:
-            told = "; ".join(f"shard {n}: {why}" for n, why in sorted(self.faults.items()))
+            reasons = "; ".join(f"shard {n}: {why}" for n, why in sorted(self.faults.items()))
             raise LoadError(
-                f"{len(self.faults)} of {len(self.manifest.shards)} shards are damaged. {told}. "
+                f"{len(self.faults)} of {len(self.manifest.shards)} shards are damaged. {reasons}. "
                 "Delete those files and run the same harvest again to make them anew, or read "
                 "the others with skip_corrupt=True (--skip-corrupt)."
             )
@@ -339,8 +339,8 @@ class ActivationStore:
         if self.faults and not skip_corrupt:
             self._refuse_faults()
         if self.faults:
-            told = "; ".join(f"shard {n}: {why}" for n, why in sorted(self.faults.items()))
-            warnings.warn(f"left out: {told}.", stacklevel=3)
+            reasons = "; ".join(f"shard {n}: {why}" for n, why in sorted(self.faults.items()))
+            warnings.warn(f"left out: {reasons}.", stacklevel=3)
         shards = enumerate(self.manifest.shards)
         return [(n, s.tokens) for n, s in shards if n not in self.faults and s.tokens]
 

@@ -46,5 +46,5 @@ def card_of(source: str) -> dict[str, Any] | None:
     path = shipped_path(source)
     if path is None:
         return None
-    told: dict[str, Any] = read_json(FOLDER / "card.json")["dictionaries"][path.name]
-    return told
+    card: dict[str, Any] = read_json(FOLDER / "card.json")["dictionaries"][path.name]
+    return card

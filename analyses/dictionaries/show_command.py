@@ -43,24 +43,24 @@ def dictionary_command(
     if source is None:
         cards = {f"{PREFIX}{name}": card_of(f"{PREFIX}{name}") or {} for name in shipped_names()}
         if json:
-            print_json({name: _numbers(told) for name, told in cards.items()})
+            print_json({name: _numbers(card) for name, card in cards.items()})
         else:
             output().print(_table(cards))
             output().print("\nmlxray dictionary NAME shows its features.", style="dim")
         return
     dictionary = load_dictionary(source)
-    told = card_of(source)
+    card = card_of(source)
     if json:
-        print_json({"dictionary": repr(dictionary), "metadata": dictionary.metadata, "card": told})
+        print_json({"dictionary": repr(dictionary), "metadata": dictionary.metadata, "card": card})
         return
     placed = place(dictionary) if _is_placed(dictionary) else None
     output().print(f"{dictionary!r}", soft_wrap=True)
     if placed is not None:
         output().print(f"reads {', '.join(placed.reads)}; writes {', '.join(placed.writes)}")
-    if told is not None:
-        output().print(_table({source: told}))
+    if card is not None:
+        output().print(_table({source: card}))
         output().print("\nRare features whose absence changes most what the model says next:\n")
-        output().print(_features(told["evidence"]))
+        output().print(_features(card["evidence"]))
 
 
 def _is_placed(dictionary: Any) -> bool:
@@ -68,17 +68,17 @@ def _is_placed(dictionary: Any) -> bool:
     return any(getattr(dictionary, name, None) is not None for name in names)
 
 
-def _numbers(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name != "evidence"}
+def _numbers(card: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in card.items() if name != "evidence"}
 
 
 def _table(cards: dict[str, dict[str, Any]]) -> Table:
     from rich.text import Text
 
     made = new_table("dictionary", "features", *(shown for _, shown, _ in _NUMBERS))
-    for name, told in cards.items():
-        numbers = (format(told[key], form) for key, _, form in _NUMBERS)
-        made.add_row(Text(name, style="cyan"), str(told["features"]), *numbers)
+    for name, card in cards.items():
+        numbers = (format(card[key], form) for key, _, form in _NUMBERS)
+        made.add_row(Text(name, style="cyan"), str(card["features"]), *numbers)
     return made
 
 

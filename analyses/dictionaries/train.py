@@ -82,9 +82,9 @@ def train_dictionary(
     }
     config = make_config({"n_features": n_features, "kind": kind, "seed": seed}, given, settings)
 
-    def tell(step: int, told: list[dict[str, float]]) -> None:
+    def tell(step: int, measures: list[dict[str, float]]) -> None:
         if callback is not None:
-            callback(step, told[0])
+            callback(step, measures[0])
 
     (result,) = train_dictionaries(
         data,
@@ -191,15 +191,15 @@ def train_dictionaries(
 
         def read(step: int) -> None:
             record = step % every == 0 or step == total
-            told = [run.read(record=record) for run in runs]
+            measures = [run.read(record=record) for run in runs]
             if record:
                 recorded.append(step)
             if path is not None and due(step):
                 _save(path, step, settings, runs, recorded)
-            bar.set_postfix_str(_phrase(told), refresh=False)
+            bar.set_postfix_str(_phrase(measures), refresh=False)
             bar.update()
             if callback is not None:
-                callback(step, told)
+                callback(step, measures)
 
         def due(step: int) -> bool:
             return step % checkpoint_every == 0 or step == total
@@ -293,9 +293,9 @@ def _bar(total: int, start: int, verbose: bool) -> Any:
     return tqdm(total=total, initial=start, desc="dictionary", unit="step", disable=not verbose)
 
 
-def _phrase(told: Sequence[Mapping[str, float]]) -> str:
-    first = told[0]
-    more = f" (+{len(told) - 1})" if len(told) > 1 else ""
+def _phrase(measures: Sequence[Mapping[str, float]]) -> str:
+    first = measures[0]
+    more = f" (+{len(measures) - 1})" if len(measures) > 1 else ""
     return (
         f"EV {first['explained_variance']:.3f} L0 {first['l0']:.1f} dead {first['dead']:.1%}{more}"
     )

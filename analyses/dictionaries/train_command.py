@@ -329,8 +329,8 @@ def _settings(words: list[str] | None) -> dict[str, Any]:
 def _tell(training: TrainingEstimate, expected: Expected | None, json: bool) -> None:
     """The estimates."""
     if json:
-        told = {"training": vars(training)}
-        print_json({"harvest": vars(expected.harvest), **told} if expected else told)
+        estimates = {"training": vars(training)}
+        print_json({"harvest": vars(expected.harvest), **estimates} if expected else estimates)
         return
     if expected is not None:
         output().print(f"harvest: {expected.harvest}")

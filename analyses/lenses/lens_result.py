@@ -65,11 +65,11 @@ class LensResult(AnalysisResult, Mapping[int, list[list[Prediction]]]):
             cells = zip(
                 self.positions, self.predictions[layer], self.probabilities[layer], strict=True
             )
-            for position, predictions, chances in cells:
+            for position, predictions, probabilities in cells:
                 place = [layer, position, self.tokens[position]]
-                for rank, ((_, _, text), chance) in enumerate(
-                    zip(predictions, chances, strict=True), 1
+                for rank, ((_, _, text), probability) in enumerate(
+                    zip(predictions, probabilities, strict=True), 1
                 ):
-                    table.append([*place, *([rank] if ranked else []), text, chance])
+                    table.append([*place, *([rank] if ranked else []), text, probability])
         rank_column = ["rank"] if ranked else []
         return ["layer", "position", "token", *rank_column, "prediction", "probability"], table

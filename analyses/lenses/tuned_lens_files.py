@@ -57,9 +57,9 @@ def read_folder(path: str | Path) -> TunedLens:
     wanted = {f"{n}.{name}": shapes[name] for n in range(layers) for name in names}
     missing, strange = wanted.keys() - state.keys(), state.keys() - wanted.keys()
     if missing or strange:
-        told = f"lacks {sorted(missing)[0]!r}" if missing else f"has {str(min(strange))!r:.80}"
+        fault = f"lacks {sorted(missing)[0]!r}" if missing else f"has {str(min(strange))!r:.80}"
         raise LoadError(
-            f"{shown} {told}; its settings say {layers} translators with {' and '.join(names)}."
+            f"{shown} {fault}; its settings say {layers} translators with {' and '.join(names)}."
         )
     for name, shape in wanted.items():
         _check(state[name], name, shape, shown)

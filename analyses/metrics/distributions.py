@@ -28,18 +28,18 @@ def kl_divergence(
 ) -> float | mx.array:
     """Minus KL(clean ‖ patched): 0 where the distributions are the same, negative elsewhere.
 
-    The corrupted logits take no part. Tokens that clean gives no chance add nothing.
+    The corrupted logits take no part. Tokens to which clean gives no probability add nothing.
 
     Raises:
         AnalysisError: if something is NaN.
     """
     patched, clean, _ = compared(patched_logits, clean_logits, corrupted_logits, position=position)
     wanted, got = _log_softmax(clean), _log_softmax(patched)
-    chance = mx.exp(wanted)
-    impossible = chance == 0
+    probability = mx.exp(wanted)
+    impossible = probability == 0
     difference = mx.where(impossible, 0.0, wanted) - mx.where(impossible, 0.0, got)
     return value(
-        -mx.sum(chance * difference, axis=-1), name="kl_divergence", per_example=per_example
+        -mx.sum(probability * difference, axis=-1), name="kl_divergence", per_example=per_example
     )
 
 

@@ -170,9 +170,9 @@ class AlignmentResult(AnalysisResult):
         ]
         if len(found) != 1:
             known = ", ".join(f"{cell.address} ({cell.position})" for cell in self.cells[:8])
-            told = "several places" if found else "no place"
+            places = "several places" if found else "no place"
             raise AddressError(
-                f"layer {layer}, position {position}, point {point!r} are {told} of this search: "
+                f"layer {layer}, position {position}, point {point!r} are {places} of this search: "
                 f"{known}{', …' if len(self.cells) > 8 else ''}."
             )
         return found[0]

@@ -55,14 +55,14 @@ class Arguments:
     @functools.cached_property
     def kinds(self) -> dict[str, Any]:
         """Parameter → kind; a parameter that takes anything is left out."""
-        told = {
+        annotated = {
             p.name: kind_of(p.annotation, self.fn)
             for p in self.signature.parameters.values()
             if p.annotation is not p.empty
             and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
             and p.name not in self.own
         }
-        return {name: kind for name, kind in told.items() if kind not in (Any, object)}
+        return {name: kind for name, kind in annotated.items() if kind not in (Any, object)}
 
     def bind(self, /, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
         """The arguments of a call, converted.

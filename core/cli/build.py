@@ -135,8 +135,9 @@ def _declare_prompt(parameter: Parameter) -> inspect.Parameter:
     """``--prompt``, as typer reads it."""
     many = parameter.reader is not None and parameter.reader.many
     kind: Any = list[str] | None if many else str | None
-    told = f"Another way to give {parameter.name.upper()}." + (" May be repeated." if many else "")
-    made = typer.Option(PROMPT, metavar="TEXT", help=told, show_default=False)
+    help_text = f"Another way to give {parameter.name.upper()}."
+    help_text += " May be repeated." if many else ""
+    made = typer.Option(PROMPT, metavar="TEXT", help=help_text, show_default=False)
     return inspect.Parameter(
         _PROMPT, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, made]
     )
@@ -144,12 +145,12 @@ def _declare_prompt(parameter: Parameter) -> inspect.Parameter:
 
 def _declare(parameter: Parameter) -> inspect.Parameter:
     """A parameter as typer reads it: words, or a flag, or nothing."""
-    reader, told = parameter.reader, [parameter.help] if parameter.help else []
+    reader, sentences = parameter.reader, [parameter.help] if parameter.help else []
     kind: Any = list[str] | None if reader and reader.many else str | None
     names, metavar = [parameter.option], reader.shown if reader else "PYTHON"
     must = parameter.required and reader is not None and not parameter.prompt
     if reader is None:
-        told = [f"Only from Python: {parameter.kind}.", *told]
+        sentences = [f"Only from Python: {parameter.kind}.", *sentences]
     elif parameter.positional:
         kind = list[str] if reader.many else str
         kind = kind if must else kind | None
@@ -157,10 +158,10 @@ def _declare(parameter: Parameter) -> inspect.Parameter:
         kind = bool | None
         names = [f"{parameter.option}/--no-{parameter.option[2:]}"]
     elif reader.many and not reader.commas:
-        told.append("May be repeated.")
+        sentences.append("May be repeated.")
     if not parameter.required and parameter.default is not None and parameter.default is not False:
-        told.append(f"(default: {show_text(str(parameter.default), 60)})")
-    help_text = escape(show_text(" ".join(told)))
+        sentences.append(f"(default: {show_text(str(parameter.default), 60)})")
+    help_text = escape(show_text(" ".join(sentences)))
     made: Any
     if parameter.positional:
         made = typer.Argument(metavar=parameter.name.upper(), help=help_text, show_default=False)

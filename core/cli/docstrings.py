@@ -37,7 +37,7 @@ def split_docstring(docstring: str | None) -> tuple[str, dict[str, str]]:
             elif line.strip():
                 for name in names:
                     arguments[name] = f"{arguments[name]} {line.strip()}".strip()
-    arguments = {name: told.replace("``", "`") for name, told in arguments.items()}
+    arguments = {name: meaning.replace("``", "`") for name, meaning in arguments.items()}
     return _flowed("\n".join(description).strip()), arguments
 
 

@@ -47,12 +47,12 @@ def doctor(json: Json = False) -> None:
 
 def _facts(found: Examination) -> list[tuple[str, str]]:
     blas = found.blas
-    told = [("device", found.device), ("backend", found.backend)]
+    rows = [("device", found.device), ("backend", found.backend)]
     if found.backend == "cpu":
-        told += [("BLAS", blas.status), ("", blas.path or blas.reason)]
+        rows += [("BLAS", blas.status), ("", blas.path or blas.reason)]
     memory = "unknown" if found.memory_gb is None else f"{found.memory_gb:g} GB"
     return [
-        *told,
+        *rows,
         ("speed", f"{found.gflops:g} GFLOP/s (float32 matrix product)"),
         ("memory", memory),
         ("cores", str(found.cores)),

@@ -52,7 +52,7 @@ class Parameter:
 
 def parameters_of(analysis: Analysis[..., Any]) -> list[Parameter]:
     """All parameters but the model."""
-    told = split_docstring(analysis.fn.__doc__)[1]
+    descriptions = split_docstring(analysis.fn.__doc__)[1]
     declared = [
         p
         for p in list(analysis.signature.parameters.values())[1:]
@@ -72,7 +72,7 @@ def parameters_of(analysis: Analysis[..., Any]) -> list[Parameter]:
             positional=p.name in positional,
             prompt=p.name == prompt,
             default=p.default,
-            help=told.get(p.name, ""),
+            help=descriptions.get(p.name, ""),
             kind=_kind(p),
         )
         for p in declared

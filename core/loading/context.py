@@ -23,16 +23,16 @@ def context_of(model: nn.Module, table: int | None) -> int | None:
     Returns:
         Tokens, extended as its RoPE scaling says; None if the model does not tell.
     """
-    told = _told(getattr(model, "args", None))
-    return min((n for n in (told, table) if n is not None), default=None)
+    configured = _configured(getattr(model, "args", None))
+    return min((n for n in (configured, table) if n is not None), default=None)
 
 
-def _told(arguments: Any) -> int | None:
+def _configured(arguments: Any) -> int | None:
     found = [_get(arguments, name) for name in NAMES]
     context = min((n for n in found if type(n) is int and n > 0), default=None)
     if context is None:
         inner = _get(arguments, "text_config")
-        return None if inner is None else _told(inner)
+        return None if inner is None else _configured(inner)
     scaling = _get(arguments, "rope_scaling") or _get(arguments, "rope_parameters")
     if not isinstance(scaling, Mapping):
         return context

@@ -188,14 +188,14 @@ class Registry:
 
     def _fail_later(self, key: str, kind: str, name: str, error: BaseException) -> None:
         distribution, _, plugin = key.partition(":")
-        status = f"failed: {name} raised {_told(error)}"
+        status = f"failed: {name} raised {_in_words(error)}"
         with self._lock:
             known = [r for r in self._rows if (r.distribution, r.plugin) == (distribution, plugin)]
             if any(r.name == name and r.kind == kind and r.error is not None for r in known):
                 return
             source = Source(plugin, distribution, known[0].version if known else "-")
             self._note(source, name, kind, status, error)
-        self._warn(f"{name} of {key}: {_told(error)}")
+        self._warn(f"{name} of {key}: {_in_words(error)}")
 
     def _load(self) -> None:
         if self._loaded:
@@ -288,7 +288,7 @@ class Registry:
         self._rows.append(row)
 
     def _fail(self, source: Source, error: BaseException) -> None:
-        text = _told(error)
+        text = _in_words(error)
         self._note(source, source.plugin, "-", f"failed: {text}", error)
         self._warn(f"plugin {source.plugin!r} of {source.distribution} failed: {text}")
 
@@ -318,7 +318,7 @@ def _hooks(plugin: Any) -> set[str]:
     return found
 
 
-def _told(error: BaseException) -> str:
+def _in_words(error: BaseException) -> str:
     """An error in words, also one that fails at telling."""
     try:
         return str(error) if isinstance(error, (ImportError, MlxrayError)) else repr(error)

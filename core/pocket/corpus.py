@@ -61,21 +61,21 @@ class Corpus:
         self._draws += [prose.document, lists.document]
         shares += [prose.SHARE, lists.SHARE]
         self._induction_share = TASKS["induction"].share
-        self._chances = self._document_chances(shares)
+        self._kind_weights = self._document_weights(shares)
         self._cache: dict[str, list[int]] = {}
 
-    def _document_chances(self, shares: list[float]) -> list[float]:
-        """Chances of each kind of document, from shares of tokens and measured mean lengths."""
+    def _document_weights(self, shares: list[float]) -> list[float]:
+        """Weights of each kind of document, from shares of tokens and measured mean lengths."""
         rng = Random("lengths")
-        chances = []
+        weights = []
         for draw, share in zip(self._draws, shares, strict=True):
             lengths = [
                 len(self.tokenizer.encode("".join(t for t, _ in draw(rng))).ids) for _ in range(64)
             ]
-            chances.append(share / (sum(lengths) / len(lengths)))
+            weights.append(share / (sum(lengths) / len(lengths)))
         mean = 45.0  # of a repeated sequence
-        chances.append(self._induction_share / mean)
-        return chances
+        weights.append(self._induction_share / mean)
+        return weights
 
     def _encode(self, text: str) -> list[int]:
         known = self._cache.get(text)
@@ -86,7 +86,7 @@ class Corpus:
         return known
 
     def _document(self, rng: Random, first: bool) -> Weighted:
-        kind = rng.choices(range(len(self._chances)), weights=self._chances)[0]
+        kind = rng.choices(range(len(self._kind_weights)), weights=self._kind_weights)[0]
         if kind == len(self._draws):
             return self.repeated(rng, rng.randint(8, 90))
         segments = self._draws[kind](rng)

@@ -39,8 +39,8 @@ def main() -> int:
     missing = missing_files() if options.all else []
     for file in missing:
         sys.stdout.write(f"{file:26} missing      no configuration covers this file of mlx-lm\n")
-    told = ", ".join(f"{number} {status}" for status, number in counts.most_common())
-    sys.stdout.write(f"\n{sum(counts.values())} configurations: {told}\n")
+    summary = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    sys.stdout.write(f"\n{sum(counts.values())} configurations: {summary}\n")
     return 1 if counts["failed"] or counts["crashed"] or missing else 0
 
 

@@ -62,16 +62,16 @@ class Outcome:
             for point, (verdict, _, reason) in self.points.items()
             if verdict == "absent" and not point.startswith("mixer_") and NO_ROUTER not in reason
         ]
-        told = self.reason
+        details = self.reason
         if self.points:
-            told = f"{len(proven)} points proven"
+            details = f"{len(proven)} points proven"
             if absent:
-                told += f", absent: {' '.join(absent)}"
+                details += f", absent: {' '.join(absent)}"
         if self.departures:
-            told += f", departs: {' '.join(self.departures)}"
+            details += f", departs: {' '.join(self.departures)}"
         if self.failures:
-            told += f"; {'; '.join(self.failures[:3])}"
-        return f"{self.name:26} {self.status:11} {self.adapter:15} {self.seconds:5.1f}s  {told}"
+            details += f"; {'; '.join(self.failures[:3])}"
+        return f"{self.name:26} {self.status:11} {self.adapter:15} {self.seconds:5.1f}s  {details}"
 
 
 def model_files() -> list[str]:

@@ -43,8 +43,8 @@ def page(outcomes: Sequence[Outcome]) -> str:
         f"- **{o.name}**: {o.reason or '; '.join(o.failures)}" for o in outcomes if not o.points
     ]
     counts = {o.status: sum(1 for x in outcomes if x.status == o.status) for o in outcomes}
-    told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-    return "\n".join([*lines, "", f"{len(outcomes)} configurations: {told}.", ""])
+    summary = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+    return "\n".join([*lines, "", f"{len(outcomes)} configurations: {summary}.", ""])
 
 
 def rows(text: str) -> dict[str, str]:

@@ -31,8 +31,10 @@ def test_the_last_layer_is_the_model(make, family):
         assert [token for token, _, _ in row] == order.tolist()
         got = np.array([score for _, score, _ in row])
         assert np.abs(got - own[position][order]).max() <= 1e-6 * max(1, np.abs(own).max())
-        chances = np.exp(own[position][order] - own[position].max())
-        assert result.probabilities[2][position] == pytest.approx(chances / chances.sum(), abs=1e-6)
+        probabilities = np.exp(own[position][order] - own[position].max())
+        assert result.probabilities[2][position] == pytest.approx(
+            probabilities / probabilities.sum(), abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -156,12 +158,12 @@ def test_quantized_and_half_precision_models(quantized, make):
 def test_equal_logits_come_in_the_order_of_their_ids(seed, size, distinct):
     rows = np.random.default_rng(seed).integers(0, distinct, (3, size)).astype(np.float32)
     for top_k in {1, (size + 1) // 2, size}:
-        ids, scores, chances = top_tokens(mx.array(rows), top_k)
+        ids, scores, probabilities = top_tokens(mx.array(rows), top_k)
         order = np.argsort(-rows, axis=-1, kind="stable")[:, :top_k]
         assert np.array_equal(np.array(ids), order)
         assert np.array_equal(np.array(scores), np.take_along_axis(rows, order, -1))
         own = np.exp(rows) / np.exp(rows).sum(-1, keepdims=True)
-        assert np.allclose(np.array(chances), np.take_along_axis(own, order, -1), rtol=1e-4)
+        assert np.allclose(np.array(probabilities), np.take_along_axis(own, order, -1), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

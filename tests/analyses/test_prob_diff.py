@@ -26,9 +26,9 @@ def drawn(seed, shape=(1, 4, V), scale=3.0):
 def by_loop(row, right, wrong):
     """Sums of probabilities, one exponential at a time."""
     row = [float(x) for x in row]
-    chances = [math.exp(x - max(row)) for x in row]
-    total = math.fsum(chances)
-    return math.fsum(chances[i] / total * ((i in right) - (i in wrong)) for i in range(len(row)))
+    weights = [math.exp(x - max(row)) for x in row]
+    total = math.fsum(weights)
+    return math.fsum(weights[i] / total * ((i in right) - (i in wrong)) for i in range(len(row)))
 
 
 @settings(max_examples=40, deadline=None)

@@ -168,8 +168,8 @@ def main() -> None:
     table.title = f"one forward pass per cell / sweep, on {mx.default_device()}"
     for name, (point, cells) in SWEEPS.items():
         (low, ratio, high), bound, error = sweep_ratio(subject, prompts, point, cells)
-        told = f"{ratio:.2f}× ({low:.2f} to {high:.2f})"
-        row = told, f"≥ {TARGETS[name]}×", f"{bound:.1f}×"
+        measured = f"{ratio:.2f}× ({low:.2f} to {high:.2f})"
+        row = measured, f"≥ {TARGETS[name]}×", f"{bound:.1f}×"
         table.add_row(name, str(len(cells)), *row, f"{error:.1e}")
     console = Console()
     console.print(table)

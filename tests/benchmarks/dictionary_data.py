@@ -63,7 +63,7 @@ def train(data: Batches, features: int, steps: int | None = None) -> float:
     times: list[float] = []
     config = DictionaryConfig(n_features=features, k=32)
 
-    def tell(step: int, told: object) -> None:
+    def tell(step: int, measures: object) -> None:
         if step == 1 or step == last:
             times.append(time.perf_counter())
 

@@ -259,19 +259,19 @@ def compare(options: argparse.Namespace, folder: Path, peer: Peer) -> None:
     console.print(summary(done))
 
 
-def of_peer(told: Mapping[str, Any], asked: Mapping[str, Any]) -> Training:
+def of_peer(measured: Mapping[str, Any], asked: Mapping[str, Any]) -> Training:
     """What SAELens measured."""
     return Training(
         asked["kind"],
         asked["seed"],
         asked["rate"],
-        told["classification/f1_score"],
-        told["mcc"],
-        told["sae_l0"],
-        told["explained_variance"],
-        told["dead_latents"] / asked["features"],
-        told["seconds"],
-        told["cores"],
+        measured["classification/f1_score"],
+        measured["mcc"],
+        measured["sae_l0"],
+        measured["explained_variance"],
+        measured["dead_latents"] / asked["features"],
+        measured["seconds"],
+        measured["cores"],
     )
 
 

@@ -101,12 +101,12 @@ def train(asked: dict[str, Any], rows: torch.Tensor, known: Known, folder: Path)
     sae = trainer.fit()
     times = time.perf_counter() - clock, time.process_time() - cores
     known.place = 0
-    told = eval_sae_on_synthetic_data(
+    measured = eval_sae_on_synthetic_data(
         sae, known.directions, known, num_samples=known.count, batch_size=BATCH
     ).to_log_dict()
     path = folder / f"{asked['kind']}-{asked['seed']}"
     sae.save_inference_model(path)
-    return {"seconds": times[0], "cores": times[1], "path": str(path), **told}
+    return {"seconds": times[0], "cores": times[1], "path": str(path), **measured}
 
 
 def time_steps(asked: dict[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from .conftest import Command
 def test_without_a_name_all_are_listed_with_their_numbers(mlxray: Command) -> None:
     done = mlxray("dictionary", "--json")
     assert [*done.json()] == [f"pocket:{name}" for name in shipped_names()]
-    for name, told in done.json().items():
+    for name, facts in done.json().items():
         card = card_of(name)
-        assert card is not None and told == {k: v for k, v in card.items() if k != "evidence"}
+        assert card is not None and facts == {k: v for k, v in card.items() if k != "evidence"}
     shown = mlxray("dictionary")
     assert shown.code == 0
-    for name, told in done.json().items():
+    for name, facts in done.json().items():
         (line,) = (line for line in shown.out.splitlines() if line.startswith(name + " "))
-        assert f"{told['loss_recovered']:.1%}" in line and f"{told['dead']:.1%}" in line
+        assert f"{facts['loss_recovered']:.1%}" in line and f"{facts['dead']:.1%}" in line
 
 
 def test_one_of_pocket_with_its_features(mlxray: Command) -> None:
@@ -30,9 +30,9 @@ def test_one_of_pocket_with_its_features(mlxray: Command) -> None:
     shown = mlxray("dictionary", name)
     assert shown.code == 0 and repr(load_dictionary(name)) in shown.out
     assert "reads layers.3.mlp.input; writes layers.3.mlp_out" in shown.out
-    told = mlxray("dictionary", name, "--json").json()
-    assert told["card"] == card_of(name)
-    for one in told["card"]["evidence"]:
+    facts = mlxray("dictionary", name, "--json").json()
+    assert facts["card"] == card_of(name)
+    for one in facts["card"]["evidence"]:
         assert f"\n{one['feature']} " in shown.out
 
 

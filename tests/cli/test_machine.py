@@ -74,8 +74,8 @@ def test_doctor(mlxray, rows, found: doctor.Examination):
 
 
 def test_doctor_json(mlxray, rows, found: doctor.Examination):
-    told = mlxray("doctor", "--json").json()
-    assert told["gflops"] == found.gflops
-    assert told["blas"]["status"] == found.blas.status
-    assert told["advice"] == ["apt install [something]"]
-    assert [row["name"] for row in told["plugins"]][-1] == "sparse_probe"
+    facts = mlxray("doctor", "--json").json()
+    assert facts["gflops"] == found.gflops
+    assert facts["blas"]["status"] == found.blas.status
+    assert facts["advice"] == ["apt install [something]"]
+    assert [row["name"] for row in facts["plugins"]][-1] == "sparse_probe"

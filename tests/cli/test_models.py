@@ -10,11 +10,11 @@ from mlxray.testing import Report, Row
 
 
 def test_points_have_the_models_numbers(mlxray, checkpoint: Path):
-    told = mlxray("points", checkpoint, "--json").json()
+    report = mlxray("points", checkpoint, "--json").json()
     facts = json.loads((checkpoint / "config.json").read_text())
-    assert told["layers"] == facts["num_hidden_layers"]
-    assert told["adapter"] == "gemma2"
-    shapes = {point["point"]: point["shape"] for point in told["points"]}
+    assert report["layers"] == facts["num_hidden_layers"]
+    assert report["adapter"] == "gemma2"
+    shapes = {point["point"]: point["shape"] for point in report["points"]}
     width, heads, kv = facts["hidden_size"], 4, 2
     assert shapes["resid_post"] == f"B S {width}"
     assert shapes["q"] == f"B {heads} S 8"
@@ -23,7 +23,7 @@ def test_points_have_the_models_numbers(mlxray, checkpoint: Path):
     assert shapes["head_out"] == f"B {heads} S {width}"
     assert shapes["mlp_act"] == f"B S {facts['intermediate_size']}"
     assert shapes["logits"] == f"B S {facts['vocab_size']}"
-    assert {point["point"] for point in told["points"] if point["layers"] == [0, 1, 2]} >= {
+    assert {point["point"] for point in report["points"] if point["layers"] == [0, 1, 2]} >= {
         "resid_pre",
         "z",
     }
@@ -51,8 +51,8 @@ def test_points_of_layers_that_differ(mlxray, checkpoint: Path, monkeypatch):
         return [PointStatus("z", 1, False, reason) if r.point == "z" else r for r in rows]
 
     monkeypatch.setattr(Layout, "status", status)
-    told = mlxray("points", checkpoint, "--json").json()
-    have, lack = [p for p in told["points"] if p["point"] == "z"]
+    report = mlxray("points", checkpoint, "--json").json()
+    have, lack = [p for p in report["points"] if p["point"] == "z"]
     assert (have["layers"], have["available"]) == ([0, 2], True)
     assert (lack["layers"], lack["available"], lack["shape"]) == ([1], False, None)
     assert lack["detail"] == "block N has no 'self_attn'"
@@ -94,9 +94,9 @@ def test_verify(mlxray, checkpoint: Path, monkeypatch, checks: list[Row], code: 
     if code and checks:
         assert "mix 2e-01: z is not \\x1b[31mpattern @ v" in outcome.out
         assert "FAILED: mix of z" in outcome.out
-    told = mlxray("verify", checkpoint, "--json")
-    assert told.code == code
-    assert len(told.json()["data"]["checks"]) == len(checks)
+    as_json = mlxray("verify", checkpoint, "--json")
+    assert as_json.code == code
+    assert len(as_json.json()["data"]["checks"]) == len(checks)
 
 
 def test_verify_saves_what_it_offers(mlxray, checkpoint: Path, monkeypatch, tmp_path: Path):

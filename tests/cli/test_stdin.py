@@ -51,14 +51,14 @@ def test_only_the_last_line_break_is_not_meant(mlxray, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"), [(b"", "is empty"), (b"\n", "is empty"), (b"\xff\xfe", "is no text")]
+    ("data", "fault"), [(b"", "is empty"), (b"\n", "is empty"), (b"\xff\xfe", "is no text")]
 )
-def test_what_is_no_prompt(mlxray, monkeypatch, data: bytes, told: str):
+def test_what_is_no_prompt(mlxray, monkeypatch, data: bytes, fault: str):
     for words in (("lens", "-"), ("run", "logit_lens", "-")):
         feed(monkeypatch, data)
         outcome = mlxray(*words)
         assert outcome.code == 2 and not outcome.out
-        assert f"the standard input {told}" in " ".join(outcome.err.split())
+        assert f"the standard input {fault}" in " ".join(outcome.err.split())
 
 
 def test_no_standard_input_at_all(mlxray, monkeypatch):

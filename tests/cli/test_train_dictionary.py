@@ -87,8 +87,8 @@ def test_several_configurations_are_those_of_python(
         "--evaluate", texts / "fresh.txt", "--split", "line", "--json",
     )  # fmt: skip
     assert done.code == 0 and "training: 2 dictionaries" in done.err
-    told = done.json()
-    assert [one["folder"] for one in told] == [str(folder / "k4"), str(folder / "k8")]
+    reports = done.json()
+    assert [one["folder"] for one in reports] == [str(folder / "k4"), str(folder / "k8")]
     assert sorted(p.name for p in folder.iterdir()) == ["k4", "k8"]  # no checkpoint is left
     assert sorted(p.name for p in (folder / "k4").iterdir()) == [
         "cfg.json",
@@ -102,7 +102,7 @@ def test_several_configurations_are_those_of_python(
     )
     model = InterpretableModel("pocket")
     fresh = (texts / "fresh.txt").read_text(encoding="utf-8").splitlines()
-    for one, result in zip(told, wanted, strict=True):
+    for one, result in zip(reports, wanted, strict=True):
         made = load_dictionary(one["folder"])
         for mine, theirs in zip(arrays_of(made), arrays_of(result.dictionary), strict=True):
             assert mx.array_equal(mine, theirs)
@@ -113,7 +113,7 @@ def test_several_configurations_are_those_of_python(
     shown = mlxray("run", "evaluate_dictionary", folder / "k8", texts / "fresh.txt",
                    "--split", "line", "--skip-first", "1", "--json")  # fmt: skip
     measured = shown.json()["data"]["loss_recovered"]
-    assert measured == pytest.approx(told[1]["report"]["loss_recovered"], abs=1e-6)
+    assert measured == pytest.approx(reports[1]["report"]["loss_recovered"], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -165,11 +165,11 @@ def test_estimate_says_and_writes_nothing(
     words = ["-r", STREAM, "-f", "32", "--batch-size", "16", "--estimate"]
     done = mlxray("train-dictionary", texts / "train.txt", tmp_path / "out", *words,
                   "--context", "32", "--split", "line", "--json")  # fmt: skip
-    told = done.json()
-    assert told["training"]["steps"] == told["harvest"]["tokens"] // 16 > 60
-    assert told["training"]["seconds"] > 0
+    estimates = done.json()
+    assert estimates["training"]["steps"] == estimates["harvest"]["tokens"] // 16 > 60
+    assert estimates["training"]["seconds"] > 0
     # encoder, decoder, both biases
-    assert told["training"]["bytes"] == 4 * (2 * 128 * 32 + 32 + 128)
+    assert estimates["training"]["bytes"] == 4 * (2 * 128 * 32 + 32 + 128)
     done = mlxray("train-dictionary", store, tmp_path / "out", *words)
     assert done.out.startswith("training: 1 dictionary:") and not (tmp_path / "out").exists()
 

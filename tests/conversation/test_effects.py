@@ -73,7 +73,9 @@ def masked(model: InterpretableModel, hidden: Hidden) -> Iterator[None]:
         module.create_attention_mask = own
 
 
-def told(model: InterpretableModel, ids: list[int], answer: list[int], hidden: Hidden) -> float:
+def log_probability(
+    model: InterpretableModel, ids: list[int], answer: list[int], hidden: Hidden
+) -> float:
     """Log-probability of an answer, in one run of all tokens."""
     with masked(model, hidden):
         logits = model.model(mx.array([ids + answer]))[0].astype(mx.float32)
@@ -93,7 +95,7 @@ def test_cut_is_a_run_of_all_tokens_with_a_mask(
     found = turn_ablation(model, SHORT, "ok", readers=readers, content_only=content_only)
     dialogue = read_dialogue(model.tokenizer, SHORT, add_generation_prompt=True)
     ids, answer = list(dialogue.ids), model.tokenizer.encode("ok")
-    base = told(model, ids, answer, nothing)
+    base = log_probability(model, ids, answer, nothing)
     assert found.baseline == pytest.approx(base, abs=2e-4)
     last = dialogue.turns[-1].full_start
     for turn in dialogue.turns:
@@ -103,7 +105,7 @@ def test_cut_is_a_run_of_all_tokens_with_a_mask(
         def hidden(rows: Any, columns: Any, span: slice = span, reader: int = reader) -> Any:
             return (rows >= reader) & (columns >= span.start) & (columns < span.stop)
 
-        cut = told(model, ids, answer, hidden)
+        cut = log_probability(model, ids, answer, hidden)
         assert float(found.values[turn.index]) == pytest.approx(cut, abs=2e-4)
         assert float(found.effects[turn.index]) == pytest.approx(cut - base, abs=4e-4)
     assert np.abs(np.array(found.effects)).max() > 1e-2, "an oracle of noughts shows nothing"
@@ -123,7 +125,7 @@ def test_answer_that_begins_where_the_last_turn_ends(readers: str):
         seen = (columns < turn.full_start) | (columns >= len(ids) - 1)
         return (rows >= len(ids) - 1) & ~seen
 
-    cut = told(model, ids, model.tokenizer.encode("ok"), hidden)
+    cut = log_probability(model, ids, model.tokenizer.encode("ok"), hidden)
     assert float(found.values[-1]) == pytest.approx(cut, abs=2e-4)
     other = turn_patching(model, SHORT, [*SHORT[:2], user("e")], "ok", readers=readers)
     assert float(other.effects[-1]) != 0
@@ -341,7 +343,7 @@ def test_ways_beside_attention_are_not_overlooked():
         return (rows >= turn.full_end) & (columns >= turn.full_start) & (columns < turn.full_end)
 
     answer = made.tokenizer.encode("ok")
-    cut = told(made, list(dialogue.ids), answer, hidden)
+    cut = log_probability(made, list(dialogue.ids), answer, hidden)
     assert float(chosen.values[0]) == pytest.approx(cut, abs=2e-4)
 
 

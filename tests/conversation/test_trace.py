@@ -147,8 +147,8 @@ def test_result_keeps_the_matrix(pocket: InterpretableModel, recall: list[Any]):
     assert isinstance(result, ConversationResult)
     assert [turn["content"] for turn in result.turns] == [m["content"] for m in recall]
     assert result.turns[2]["full_start"] == trace.turns[2].full_start
-    told = json.loads(result.to_json())["data"]
-    assert len(told["cross_turn_attention"]) == len(told["turns"]) == 5
+    stored = json.loads(result.to_json())["data"]
+    assert len(stored["cross_turn_attention"]) == len(stored["turns"]) == 5
     assert "| 4 | user | What's my name? |" in result.to_markdown()
     assert result.summary().startswith("5 turns; the last looks most at turn ")
     again = pocket.conversation_attention(recall, layers=[3], heads=[0])

@@ -18,7 +18,7 @@ from mlxray.loading.stops import checkpoint_stops, tokenizer_stops
 from mlxray.pocket import PATH
 
 
-class Told(nn.Module):
+class Configured(nn.Module):
     """A model that has a configuration and nothing else."""
 
     def __init__(self, args: Any) -> None:
@@ -30,7 +30,7 @@ YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 
 
 @pytest.mark.parametrize(
-    ("told", "scaling", "table", "context"),
+    ("length", "scaling", "table", "context"),
     [
         (32, None, None, 32),
         (None, None, None, None),
@@ -50,11 +50,14 @@ YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
         (32, {"type": "linear", "factor": float("nan")}, None, 32),
     ],
 )
-def test_context(told: Any, scaling: Any, table: int | None, context: int | None):
-    facts = {"max_position_embeddings": told, "rope_scaling": scaling}
-    assert context_of(Told(facts), table) == context
-    assert context_of(Told({"text_config": facts}), table) == context
-    assert context_of(Told({"n_positions": told, "rope_parameters": scaling}), table) == context
+def test_context(length: Any, scaling: Any, table: int | None, context: int | None):
+    facts = {"max_position_embeddings": length, "rope_scaling": scaling}
+    assert context_of(Configured(facts), table) == context
+    assert context_of(Configured({"text_config": facts}), table) == context
+    assert (
+        context_of(Configured({"n_positions": length, "rope_parameters": scaling}), table)
+        == context
+    )
 
 
 def test_analyses_and_generation_hold_to_the_same():

@@ -101,7 +101,7 @@ def test_layers_of_any_kind_of_integer_are_plain_ones(llama_model: Interpretable
 
 
 @pytest.mark.parametrize(
-    ("layers", "told"),
+    ("layers", "fault"),
     [
         ([1, 1], "layer 1 is named twice"),
         ([1, -2], "layer 1 is named twice"),
@@ -117,9 +117,9 @@ def test_layers_of_any_kind_of_integer_are_plain_ones(llama_model: Interpretable
     ],
 )
 def test_what_is_no_list_of_layers_is_named(
-    llama_model: InterpretableModel, layers: Any, told: str
+    llama_model: InterpretableModel, layers: Any, fault: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=fault):
         llama_model.layer_indices(layers)
 
 

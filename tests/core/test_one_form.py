@@ -183,13 +183,13 @@ def test_one_head_is_edited_alone(any_model: InterpretableModel) -> None:
 
 
 def test_heads_that_are_not_there(llama_model: InterpretableModel) -> None:
-    for name, told in (
+    for name, fault in (
         ("L0H4", r"layer 0 has no head 4: it has 4 heads \(0 to 3\)"),
         ("a0.h3.k", r"layer 0 has no head 3: it has 2 key/value heads \(0 to 1\)"),
         ("L9H0", "no layer 9"),
         ("m9", "no layer 9"),
     ):
-        with pytest.raises(AddressError, match=told):
+        with pytest.raises(AddressError, match=fault):
             llama_model.activations(IDS, name)
 
 

@@ -21,7 +21,7 @@ TEMPLATE = (
     "{% endfor %}|{% endfor %}"
 )
 ASKED = {"role": "user", "content": "Look up Paris"}
-TOLD = {"role": "tool", "content": "42"}
+TOOL = {"role": "tool", "content": "42"}
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,10 @@ def flat(arguments: Any) -> dict[str, Any]:
 )
 def test_arguments_of_tool_calls(model: InterpretableModel, call: dict[str, Any]):
     before = deepcopy(call)
-    text = model.decode(chat_ids(model, [ASKED, call, TOLD]))
+    text = model.decode(chat_ids(model, [ASKED, call, TOOL]))
     assert text == "user:Look up Paris|assistant:f(city=Paris )|tool:42|"
     assert call == before  # what was given stays as it is
-    turns = detect_turns(model.tokenizer, [ASKED, call, TOLD])
+    turns = detect_turns(model.tokenizer, [ASKED, call, TOOL])
     assert turns.roles == ["user", "assistant", "tool"]
 
 

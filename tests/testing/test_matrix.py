@@ -65,11 +65,11 @@ def test_a_model_is_the_same_in_every_process():
         "from mlxray.testing.zoo import small_model; import mlx.core as mx; "
         "print(small_model('mamba')(mx.array([[1, 2, 3]])).sum().item())"
     )
-    told = [
+    runs = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         for _ in "ab"
     ]
-    assert told[0].stdout == told[1].stdout
+    assert runs[0].stdout == runs[1].stdout
 
 
 def test_unknown_configuration():

@@ -42,12 +42,12 @@ def make_lens(tokens, layers=(0, 2, 5), positions=None, top_k=2, vocabulary=None
     positions = list(range(len(tokens))) if positions is None else positions
     predictions, probabilities = {}, {}
     for layer in layers:
-        chances = -np.sort(-rng.uniform(0, 1 / top_k, size=(len(positions), top_k)))
+        drawn = -np.sort(-rng.uniform(0, 1 / top_k, size=(len(positions), top_k)))
         ids = rng.integers(len(vocabulary), size=(len(positions), top_k))
-        probabilities[layer] = chances.tolist()
+        probabilities[layer] = drawn.tolist()
         predictions[layer] = [
             [(int(i), float(np.log(c)), vocabulary[i]) for i, c in zip(*pair, strict=True)]
-            for pair in zip(ids, chances, strict=True)
+            for pair in zip(ids, drawn, strict=True)
         ]
     return LensResult(list(tokens), positions, list(layers), predictions, probabilities)
 

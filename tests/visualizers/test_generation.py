@@ -12,12 +12,12 @@ from mlxray.errors import InputError
 from mlxray.generation.result import GenerationResult
 
 
-def written(pieces, chances=None, **changes):
-    chances = [0.5] * len(pieces) if chances is None else chances
+def written(pieces, probabilities=None, **changes):
+    probabilities = [0.5] * len(pieces) if probabilities is None else probabilities
     given = {
         "text": "".join(pieces),
         "tokens": list(range(len(pieces))),
-        "logprobs": [math.log(c) for c in chances],
+        "logprobs": [math.log(c) for c in probabilities],
         "finish_reason": "length",
         "prompt": "<b>$x$</b>",
         "prompt_tokens": [1],
@@ -27,16 +27,16 @@ def written(pieces, chances=None, **changes):
 
 
 def test_each_token_has_its_place_color_and_number():
-    chances = [1.0, 0.25, 0.001]
-    axes = written([" one", "\n", " two"], chances).plot(backend="matplotlib").axes[0]
+    probabilities = [1.0, 0.25, 0.001]
+    axes = written([" one", "\n", " two"], probabilities).plot(backend="matplotlib").axes[0]
     boxes = axes.patches
     assert [(b.get_x(), round(b.get_y() + b.get_height() / 2)) for b in boxes] == [
         (0, 0),
         (5, 0),
         (0, 1),
     ]  # fmt: skip  (behind a line break, a new line)
-    for box, chance in zip(boxes, chances, strict=True):
-        assert to_hex(box.get_facecolor()) == to_hex(colormaps["viridis"](chance))
+    for box, probability in zip(boxes, probabilities, strict=True):
+        assert to_hex(box.get_facecolor()) == to_hex(colormaps["viridis"](probability))
     assert [t.get_text() for t in axes.texts] == ["␣one", "100%", "⏎", "25%", "␣two", "<1%"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # read downwards
     heading = axes.figure.get_suptitle()
@@ -45,10 +45,10 @@ def test_each_token_has_its_place_color_and_number():
 
 
 def test_plotly_shows_the_same():
-    chances = [1.0, 0.25, 0.001]
-    figure = written([" $a$", "<i>", " two"], chances).plot(backend="plotly")
+    probabilities = [1.0, 0.25, 0.001]
+    figure = written([" $a$", "<i>", " two"], probabilities).plot(backend="plotly")
     (bars,) = figure.data
-    np.testing.assert_allclose(bars.marker.color, chances)
+    np.testing.assert_allclose(bars.marker.color, probabilities)
     assert (bars.marker.cmin, bars.marker.cmax) == (0, 1)
     assert list(bars.base) == [0, 5, 10]
     assert bars.text[0].startswith("␣&#36;a&#36;<br>") and bars.text[1].startswith("&lt;i&gt;<br>")

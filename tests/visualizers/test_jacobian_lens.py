@@ -56,11 +56,11 @@ def test_a_change_of_zero_fits_no_logarithm():
 
 def test_an_edit_among_its_controls():
     figure = EDIT.plot(backend="matplotlib")
-    effects, chances = figure.axes
+    effects, probabilities = figure.axes
     random, edit = (marks.get_offsets().tolist() for marks in effects.collections)
     assert [x for x, _ in random] == pytest.approx([-0.5, 1.0, 0.0])
     assert edit == [pytest.approx([3.5, 1])]
-    assert [bar.get_height() for bar in chances.patches] == [0.8, 0.1, 0.2, 0.7, 0.75, 0.15]
+    assert [bar.get_height() for bar in probabilities.patches] == [0.8, 0.1, 0.2, 0.7, 0.75, 0.15]
     assert figure.get_suptitle().startswith("Swap at layers 2-3")
     drawn = EDIT.plot(backend="plotly").data
     assert list(drawn[0].x) == pytest.approx([-0.5, 1.0, 0.0]) and list(drawn[1].x) == [3.5]

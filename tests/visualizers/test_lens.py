@@ -117,11 +117,11 @@ def test_pointing_at_a_cell_lists_the_top_k(lens):
     lines = heat.hovertext[1][1].split("<br>")
     assert lines[0] == "layer 2, after position 1: <b>&lt;b&gt;</b>"
     assert len(lines) == 4
-    for line, (token, logit, text), chance in zip(
+    for line, (token, logit, text), probability in zip(
         lines[1:], result.predictions[2][1], result.probabilities[2][1], strict=True
     ):
         assert plotly_text(text) in line
-        assert f"{chance:.1%}" in line
+        assert f"{probability:.1%}" in line
         assert f"logit {logit:.2f}, id {token}" in line
 
 

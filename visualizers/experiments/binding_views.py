@@ -92,10 +92,10 @@ def _stacks(result: BindingResult, position: int | None, title: str | None) -> S
     panels = []
     for run in _runs(result):
         place = _place(run, position)
-        told = f"{run.entities} groups, {run.kept} of {run.drawn} pairs answered rightly"
+        counts = f"{run.entities} groups, {run.kept} of {run.drawn} pairs answered rightly"
         panels.append(
             Stack(
-                f"{text_label(run.model, 50)}\n{text_label(run.task, 50)}\n{told}",
+                f"{text_label(run.model, 50)}\n{text_label(run.task, 50)}\n{counts}",
                 run.layers,
                 run.shares(place),
                 run.carried if place == -1 else None,

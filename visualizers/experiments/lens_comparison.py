@@ -58,7 +58,7 @@ def _matrices(
                 for layer in result.layers
             ]
         )
-    chance = value == "answer_probability"
+    is_probability = value == "answer_probability"
     shown = (len(result.layers), len(result.positions) - first)
     read_off = (
         "by point and layer" if too_small(shown) else "most likely next token, by point and layer"
@@ -70,9 +70,9 @@ def _matrices(
         note=_note(result, first),
         unit=VALUES[value],
         across="prompt token read",
-        limit=1.0 if chance else max(largest(values) for _, values in panels),
+        limit=1.0 if is_probability else max(largest(values) for _, values in panels),
         signed=False,
-        cmap=cmap or ("Blues" if chance else "Blues_r"),
+        cmap=cmap or ("Blues" if is_probability else "Blues_r"),
         columns=[token_label(result.tokens[p], 14) for p in result.positions[first:]],
         texts=texts,
         cell=0.72,

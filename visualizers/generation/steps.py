@@ -102,8 +102,10 @@ def generation_plotly(
         base=[c.start for c in text.cells],
         width=0.9,
         text=[
-            f"{label}<br><span style='font-size:9px'>{chance}</span>" if text.numbered else label
-            for label, chance in zip(labels, shares, strict=True)
+            f"{label}<br><span style='font-size:9px'>{percentage}</span>"
+            if text.numbered
+            else label
+            for label, percentage in zip(labels, shares, strict=True)
         ],
         textposition="inside",
         insidetextanchor="middle",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..drawing.figure import Picture
 
 _EDIT, _RANDOM, _CLEAN = "#b2182b", "#7f7f7f", "#92c5de"
-_CHANCE = "probability of the next token"
+_PROBABILITY = "probability of the next token"
 
 
 def _heading(result: ConceptEditResult, title: str | None) -> tuple[str, str]:
@@ -59,7 +59,7 @@ def concept_edit_matplotlib(
     tokens = [token_label(token) for token in result.watched]
     face = typeface([heading, _across(result), *tokens])
     figure = picture(*figsize)
-    effects, chances = figure.subplots(1, 2, width_ratios=[3, 2])
+    effects, probabilities = figure.subplots(1, 2, width_ratios=[3, 2])
     controls = result.control_effects
     effects.axvline(0, color="#bbbbbb", linewidth=1)
     effects.scatter(controls, [0] * len(controls), s=60, color=_RANDOM, alpha=0.5)
@@ -70,13 +70,13 @@ def concept_edit_matplotlib(
     effects.spines[["top", "right"]].set_visible(False)
     for index, (name, color, values) in enumerate(_runs(result)):
         places = [place + 0.27 * (index - 1) for place in range(len(values))]
-        chances.bar(places, values, 0.25, color=color, label=name)
-    chances.set_xticks(range(len(tokens)), [face.text(t) for t in tokens], **face.options)
-    chances.set_ylim(0, 1)
-    chances.set_ylabel(_CHANCE)
-    chances.spines[["top", "right"]].set_visible(False)
+        probabilities.bar(places, values, 0.25, color=color, label=name)
+    probabilities.set_xticks(range(len(tokens)), [face.text(t) for t in tokens], **face.options)
+    probabilities.set_ylim(0, 1)
+    probabilities.set_ylabel(_PROBABILITY)
+    probabilities.spines[["top", "right"]].set_visible(False)
     above: Any = {"loc": "lower center", "bbox_to_anchor": (0.45, 0.98), "ncol": 3}
-    chances.legend(frameon=False, fontsize=9, handlelength=1, columnspacing=1, **above)
+    probabilities.legend(frameon=False, fontsize=9, handlelength=1, columnspacing=1, **above)
     figure.suptitle(face.text("\n".join(filter(None, (heading, note)))), **face.options)
     return figure
 
@@ -116,17 +116,17 @@ def concept_edit_plotly(
     figure.update_yaxes(positions(labels), row=1, col=1)
     figure.update_xaxes(title={"text": plotly_text(_across(result))}, row=1, col=1)
     tokens = [token_label(token) for token in result.watched]
-    for name, color, chances in _runs(result):
+    for name, color, probabilities in _runs(result):
         bars = go.Bar(
             x=list(range(len(tokens))),
-            y=chances,
+            y=probabilities,
             name=plotly_text(name),
             marker={"color": color},
             hovertemplate="%{y:.4f}",
         )
         figure.add_trace(bars, 1, 2)
     figure.update_xaxes(positions(tokens), row=1, col=2)
-    figure.update_yaxes(title={"text": _CHANCE}, range=[0, 1], row=1, col=2)
+    figure.update_yaxes(title={"text": _PROBABILITY}, range=[0, 1], row=1, col=2)
     return framed(figure, heading, figsize, note=note)
 
 

@@ -188,10 +188,12 @@ def _top_k(result: LensResult, layer: int, index: int) -> str:
     position = result.positions[index]
     read = plotly_text(token_label(result.tokens[position], 40))
     lines = [f"layer {layer}, after position {position}: <b>{read}</b>"]
-    chances = result.probabilities[layer][index]
+    probabilities = result.probabilities[layer][index]
     for rank, (token, logit, text) in enumerate(result.predictions[layer][index]):
         label = plotly_text(token_label(text, 40))
-        lines.append(f"{rank + 1}. {label}  {chances[rank]:.1%}  (logit {logit:.2f}, id {token})")
+        lines.append(
+            f"{rank + 1}. {label}  {probabilities[rank]:.1%}  (logit {logit:.2f}, id {token})"
+        )
     return "<br>".join(lines)
 
 

@@ -111,8 +111,8 @@ def head_map(tokens: list[str], weights: list[list[float]], width: int) -> Text:
     first = max(0, len(tokens) - room // cell + 1) if len(tokens) * cell > room else 0
     drawn = Text(no_wrap=True, overflow="crop")
     if first:
-        told = f"the last {len(tokens) - first} of {len(tokens)} tokens; … is all before them\n"
-        drawn.append(told, style="dim")
+        note = f"the last {len(tokens) - first} of {len(tokens)} tokens; … is all before them\n"
+        drawn.append(note, style="dim")
     marks = "".join(_mark(i, cell) for i in range(first, len(tokens)))
     drawn.append(" " * (digits + label + 2) + "…" * bool(first) + marks, style="dim")
     for query in range(first, len(tokens)):

@@ -17,7 +17,7 @@ from mlxray.plugins import Visualizer
 from .grid import padded
 
 #: Cells that a token may take; shortest and longest bar; cells of a probability.
-TOKEN, SHORTEST, LONGEST, CHANCE = 24, 5, 20, 5
+TOKEN, SHORTEST, LONGEST, PROBABILITY = 24, 5, 20, 5
 #: Characters of the prompt's end that are shown.
 PROMPT = 60
 
@@ -35,20 +35,20 @@ def generation_in_terminal(result: GenerationResult, *, width: int = 80) -> Grou
     shown = [show_token(piece, TOKEN) for piece in pieces]
     cells = max(map(cell_len, ["token", *shown]))
     digits = max(4, len(str(len(shown) - 1)))
-    room = max(SHORTEST, min(LONGEST, width - digits - cells - CHANCE - 4))
+    room = max(SHORTEST, min(LONGEST, width - digits - cells - PROBABILITY - 4))
     if result.prompt:
         end = result.prompt[-PROMPT:]
         cut = "…" if len(end) < len(result.prompt) else ""
         parts.append(Text(f"\nAfter {cut}{show_text(end)}\n", style="bold"))
     drawn = Text(no_wrap=True, overflow="crop")
     drawn.append(f"{'step':>{digits}}  {padded('token', cells)}  probability\n", style="dim")
-    drawn.append("─" * (digits + cells + CHANCE + room + 4), style="dim")
+    drawn.append("─" * (digits + cells + PROBABILITY + room + 4), style="dim")
     for step, (token, logprob) in enumerate(zip(shown, result.logprobs, strict=True)):
-        chance = math.exp(logprob)
+        probability = math.exp(logprob)
         drawn.append(f"\n{step:>{digits}}  ", style="dim")
-        drawn.append(padded(token, cells), style=heat(chance))
-        drawn.append(f" {percent(chance):>{CHANCE}} ")
-        drawn.append(bar(chance, room), style=heat_color(chance))
+        drawn.append(padded(token, cells), style=heat(probability))
+        drawn.append(f" {percent(probability):>{PROBABILITY}} ")
+        drawn.append(bar(probability, room), style=heat_color(probability))
     parts.append(drawn)
     return Group(*parts)
 

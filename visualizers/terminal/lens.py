@@ -15,7 +15,7 @@ from mlxray.plugins import Visualizer
 from .grid import MARGIN, grid, heat_cell, token_cell
 
 #: Cells that one token may take, the probability with its gaps, and the bar behind it.
-TOKEN, CHANCE, SHORTEST_BAR, LONGEST_BAR = 12, 6, 5, 20
+TOKEN, PROBABILITY, SHORTEST_BAR, LONGEST_BAR = 12, 6, 5, 20
 
 
 @visualizer(LensResult, backend="terminal")
@@ -27,7 +27,7 @@ def lens_in_terminal(result: LensResult, *, width: int = 80) -> Group:
         width: Cells that a line may take.
     """
     widths = _widths(result)
-    room = width - MARGIN - CHANCE
+    room = width - MARGIN - PROBABILITY
     shown = _last_that_fit(widths, room - SHORTEST_BAR)
     left = room - sum(widths[i] + 2 for i in shown)
     bars = max(SHORTEST_BAR, min(left, LONGEST_BAR))
@@ -45,13 +45,13 @@ def mlxray_visualizers() -> list[Visualizer]:
 
 def _title(result: LensResult, shown: int) -> Text:
     kind = str(result.metadata.get("analysis", "logit lens")).replace("_", " ")
-    told = f"{kind} of {result.point}: below each token, the likeliest next"
+    subtitle = f"{kind} of {result.point}: below each token, the likeliest next"
     if shown < len(result.positions):
-        told += f" (last {shown} of {len(result.positions)})"
+        subtitle += f" (last {shown} of {len(result.positions)})"
     name = short_name(str(result.metadata.get("model", "the model")))
     when = "next, if it stopped at each layer" if kind == "logit lens" else f"by the {kind}"
     title = Text(f"\nWhat {name} would say {when}\n", "bold")
-    return title.append(told + "\n", style="not bold dim")
+    return title.append(subtitle + "\n", style="not bold dim")
 
 
 def _widths(result: LensResult) -> list[int]:
@@ -74,14 +74,16 @@ def _last_that_fit(widths: list[int], room: int) -> range:
 
 def _grid(result: LensResult, widths: list[int], shown: range, bars: int) -> Text:
     heads = [token_cell(result.tokens[result.positions[i]], widths[i], "bold") for i in shown]
-    heads.append(Text(" " * (CHANCE + bars)))
+    heads.append(Text(" " * (PROBABILITY + bars)))
     rows = []
     for layer in result.layers:
         best = [position[0][2] for position in result[layer]]
-        chances = [position[0] for position in result.probabilities[layer]]
-        cells = [heat_cell(best[i], widths[i], chances[i]) for i in shown]
-        last = chances[-1]
-        cells.append(Text(f"{percent(last):>{CHANCE - 1}} ", style="bold" if last >= 0.5 else ""))
+        probabilities = [position[0] for position in result.probabilities[layer]]
+        cells = [heat_cell(best[i], widths[i], probabilities[i]) for i in shown]
+        last = probabilities[-1]
+        cells.append(
+            Text(f"{percent(last):>{PROBABILITY - 1}} ", style="bold" if last >= 0.5 else "")
+        )
         cells.append(Text(bar(last, bars), style=heat_color(last)))
         rows.append((layer, cells))
     return grid(heads, rows)
@@ -98,8 +100,8 @@ def _ranking(result: LensResult, width: int) -> Text:
     for layer in result.layers:
         pairs = zip(result[layer][-1], result.probabilities[layer][-1], strict=True)
         cells = []
-        for (_, _, token), chance in list(pairs)[:ranks]:
-            cells += [heat_cell(token, room, chance), Text(f"{percent(chance):>5}  ")]
+        for (_, _, token), probability in list(pairs)[:ranks]:
+            cells += [heat_cell(token, room, probability), Text(f"{percent(probability):>5}  ")]
         rows.append((layer, cells))
     token = show_token(result.tokens[result.positions[-1]])
     title = Text.assemble((f"\nMost likely after {token}\n\n", "bold"))

@@ -48,12 +48,12 @@ def load(path: Path) -> CrossLayerTranscoder:
         files |= {encoder.path: None, decoder.path: None}
         layers.append(_layer(layer, count, encoder, decoder, layers))
     check_tokens(files)
-    told = {k: v for k, v in settings.values.items() if k != KEY} | {"format": "circuit-tracer"}
+    metadata = {k: v for k, v in settings.values.items() if k != KEY} | {"format": "circuit-tracer"}
     return CrossLayerTranscoder(
         layers=tuple(layers),
         reads=_addresses(settings, "feature_input_hook", count),
         writes=_addresses(settings, "feature_output_hook", count),
-        metadata=told,
+        metadata=metadata,
     )
 
 
@@ -116,7 +116,7 @@ def save(dictionary: Any, folder: Path) -> None:
         if (found := _LAYER.fullmatch(path.name)) and int(found[1]) >= count:
             raise SaveError(f"{str(path)!r} is of one with more layers: use another folder.")
     token = new_token()
-    told = {
+    settings = {
         **_plain(dictionary.metadata),
         "model_kind": KIND,
         "feature_input_hook": _hook(dictionary.reads, "reads"),
@@ -135,7 +135,7 @@ def save(dictionary: Any, folder: Path) -> None:
         files[folder / f"W_enc_{number}.safetensors"] = encoder
         files[folder / f"W_dec_{number}.safetensors"] = {f"W_dec_{number}": layer.decoder}
     # JSON's texts, numbers and lists are YAML's, too.
-    files[folder / CONFIG] = "".join(f"{k}: {json.dumps(value)}\n" for k, value in told.items())
+    files[folder / CONFIG] = "".join(f"{k}: {json.dumps(value)}\n" for k, value in settings.items())
     write_together(files, {"format": "pt", KEY: token})
 
 

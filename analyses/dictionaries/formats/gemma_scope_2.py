@@ -60,9 +60,9 @@ def load(path: Path) -> Dictionary:
 
 
 def _addresses(settings: Settings, place: str) -> tuple[str | None, str | None]:
-    told = from_module(settings.text("hf_hook_point_in", ""))
-    if told is not None:
-        return told, from_module(settings.text("hf_hook_point_out", ""))
+    reads = from_module(settings.text("hf_hook_point_in", ""))
+    if reads is not None:
+        return reads, from_module(settings.text("hf_hook_point_out", ""))
     layer = layer_in(place)
     if layer is None:
         return None, None

@@ -150,24 +150,24 @@ def save(dictionary: Any, folder: Path) -> None:
     form = "crosscoder" if isinstance(dictionary, Crosscoder) else "dictionary"
     tensors = {name: getattr(dictionary, name) for name in _FORMS[form]}
     token = new_token()
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "format": VERSION,
         "form": form,
         "metadata": dictionary.metadata,
         KEY: token,
     }
-    _write("activation", dictionary.activation, _ACTIVATIONS, told, tensors)
+    _write("activation", dictionary.activation, _ACTIVATIONS, settings, tensors)
     if isinstance(dictionary, Crosscoder):
-        told["points"] = dictionary.points
+        settings["points"] = dictionary.points
     else:
-        _write("normalization", dictionary.normalization, _NORMALIZATIONS, told, tensors)
-        told["subtract_decoder_bias"] = dictionary.subtract_decoder_bias
-        told |= {"reads": dictionary.reads, "writes": dictionary.writes}
+        _write("normalization", dictionary.normalization, _NORMALIZATIONS, settings, tensors)
+        settings["subtract_decoder_bias"] = dictionary.subtract_decoder_bias
+        settings |= {"reads": dictionary.reads, "writes": dictionary.writes}
         if dictionary.skip is not None:
             tensors["skip"] = dictionary.skip
-    told["shapes"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    settings["shapes"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
     try:
-        text = json.dumps(told, indent=1, allow_nan=False)
+        text = json.dumps(settings, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"the settings or the metadata are not for JSON: {error}") from error
     files: dict[Path, str | dict[str, mx.array]] = {
@@ -181,18 +181,18 @@ def _write(
     name: str,
     part: Part,
     known: dict[str, type[Any]],
-    told: dict[str, Any],
+    settings: dict[str, Any],
     tensors: dict[str, mx.array],
 ) -> None:
     """Put an activation function or a normalisation into settings and tensors."""
     if known.get(part.kind) is not type(part):
         raise InputError(f"this layout has no {name} {part.kind!r}.")
-    told[name] = {"kind": part.kind}
+    settings[name] = {"kind": part.kind}
     for key, value in _values(part):
         if isinstance(value, mx.array):
             tensors[f"{name}.{key}"] = value
         elif value is not None:
-            told[name][key] = value
+            settings[name][key] = value
 
 
 def _values(part: Part) -> Iterator[tuple[str, Any]]:

@@ -238,10 +238,10 @@ class Tensors:
         """
         array = self._get(name)
         if tuple(array.shape) != shape:
-            told = f" ({reason})" if reason else ""
+            origin = f" ({reason})" if reason else ""
             raise LoadError(
                 f"{str(self.path)!r}: {name} has shape {tuple(array.shape)}; "
-                f"expected {shape}{told}."
+                f"expected {shape}{origin}."
             )
         if not mx.issubdtype(array.dtype, mx.floating):
             raise LoadError(
@@ -274,8 +274,8 @@ class Tensors:
         """
         left = sorted(set(self.arrays) - self.taken - set(ignored))
         if left:
-            told = ", ".join(map(repr, left[:5])) + (", …" if len(left) > 5 else "")
-            raise LoadError(f"{str(self.path)!r} also holds {told:.200}{reason}.")
+            names = ", ".join(map(repr, left[:5])) + (", …" if len(left) > 5 else "")
+            raise LoadError(f"{str(self.path)!r} also holds {names:.200}{reason}.")
 
     def _get(self, name: str) -> mx.array:
         array = self.arrays.get(name)

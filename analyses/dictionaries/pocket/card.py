@@ -62,11 +62,11 @@ def measure(recipe: Recipe, dictionaries: Mapping[str, Dictionary]) -> dict[str,
     """All numbers and the features, as plain values."""
     model = InterpretableModel("pocket")
     rows = recipe.texts("measuring", recipe.fresh_rows)
-    told: dict[str, Any] = {"recipe": asdict(recipe), "dictionaries": {}}
+    measurements: dict[str, Any] = {"recipe": asdict(recipe), "dictionaries": {}}
     for name, dictionary in dictionaries.items():
         report = evaluate_dictionary(model, dictionary, rows, skip_first=1, verbose=True)
         found = find_evidence(model, dictionary, rows, FEATURES, most=MOST)
-        told["dictionaries"][name] = {
+        measurements["dictionaries"][name] = {
             "reads": dictionary.reads,
             "writes": dictionary.writes,
             "features": dictionary.n_features,
@@ -74,7 +74,7 @@ def measure(recipe: Recipe, dictionaries: Mapping[str, Dictionary]) -> dict[str,
             **{m: _rounded(getattr(report, m)) for m in MEASURES},
             "evidence": [_rounded(asdict(one)) for one in found],
         }
-    return told
+    return measurements
 
 
 def _rounded(value: Any) -> Any:
@@ -88,12 +88,12 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def card(told: dict[str, Any]) -> str:
+def card(measurements: dict[str, Any]) -> str:
     """The text of the card, from `measure`."""
-    own = told["dictionaries"]
+    own = measurements["dictionaries"]
     first = next(iter(own.values()))
     head = _HEAD.format(
-        k=told["recipe"]["k"],
+        k=measurements["recipe"]["k"],
         tokens=first["trained_on"],
         measured=first["tokens"],
         table=table(own),
@@ -141,6 +141,6 @@ def _code(text: str) -> str:
 
 def write_card(recipe: Recipe, dictionaries: Mapping[str, Dictionary], folder: Path) -> None:
     """Write ``card.json`` and ``README.md`` beside the dictionaries."""
-    told = measure(recipe, dictionaries)
-    write_text(folder / "card.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-    write_text(folder / "README.md", card(told))
+    measurements = measure(recipe, dictionaries)
+    write_text(folder / "card.json", json.dumps(measurements, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "README.md", card(measurements))

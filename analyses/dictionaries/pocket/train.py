@@ -68,7 +68,7 @@ def save(dictionary: Dictionary, recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # The two files of one save have the same token; here it is a hash of what they hold.
     token = sha256(b"".join(np.array(a).tobytes() for a in arrays_of(dictionary))).hexdigest()[:16]
-    told = {
+    metadata = {
         "model_name": "pocket",
         "training": {
             "k": recipe.k,
@@ -78,7 +78,7 @@ def save(dictionary: Dictionary, recipe: Recipe, folder: Path) -> None:
             "seed": recipe.seed,
         },
     }
-    write(replace(dictionary, metadata=told), folder, token, mx.float16)
+    write(replace(dictionary, metadata=metadata), folder, token, mx.float16)
 
 
 def main(arguments: list[str] | None = None) -> None:

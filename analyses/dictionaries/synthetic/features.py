@@ -141,8 +141,8 @@ class SyntheticFeatures:
         common = mx.array(rng.standard_normal((rows, self.config.correlation_rank), np.float32))
         # Given the common causes features are independent, with this probability to fire.
         excess = (common @ mx.array(self._causes).T - self._limit) / self._own
-        chance = np.array(0.5 + 0.5 * mx.erf(excess / np.sqrt(2)))
-        row, feature = np.nonzero(rng.random(chance.shape, np.float32) < chance)
+        probability = np.array(0.5 + 0.5 * mx.erf(excess / np.sqrt(2)))
+        row, feature = np.nonzero(rng.random(probability.shape, np.float32) < probability)
         noise = rng.standard_normal(len(row), np.float32)
         strength = np.maximum(self.means[feature] + self.deviations[feature] * noise, 0)
         scale = self.means if self.config.scale_by_parent else None

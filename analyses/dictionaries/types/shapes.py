@@ -23,8 +23,8 @@ def check_shape(name: str, array: Any, expected: tuple[int, ...], reason: str = 
     """
     check_floats(name, array)
     if tuple(array.shape) != expected:
-        told = f", because {reason}" if reason else ""
-        raise InputError(f"{name} has shape {tuple(array.shape)}; expected {expected}{told}.")
+        because = f", because {reason}" if reason else ""
+        raise InputError(f"{name} has shape {tuple(array.shape)}; expected {expected}{because}.")
 
 
 def check_floats(name: str, array: Any, ndim: int | None = None) -> None:

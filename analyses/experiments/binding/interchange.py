@@ -142,5 +142,5 @@ def followed(pair: Pair, candidates: Sequence[int], token: int) -> int:
     if token not in candidates:
         return FOLLOWED.index("other token")
     group = list(candidates).index(token)
-    told = (*pair.pointed, pair.asked)
-    return told.index(group) if group in told else FOLLOWED.index("other entity")
+    predicted = (*pair.pointed, pair.asked)
+    return predicted.index(group) if group in predicted else FOLLOWED.index("other entity")

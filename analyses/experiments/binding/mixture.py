@@ -49,21 +49,21 @@ class Distributions:
 
     Attributes:
         groups: (cells, 3) int: positional, lexical and reflexive group.
-        chances: (layers, cells, groups) probabilities.
+        probabilities: (layers, cells, groups) probabilities.
     """
 
     groups: mx.array
-    chances: mx.array
+    probabilities: mx.array
 
     @property
     def entities(self) -> int:
         """Groups in a prompt."""
-        return int(self.chances.shape[2])
+        return int(self.probabilities.shape[2])
 
     def part(self, cells: Sequence[int]) -> Distributions:
         """Some of the cells."""
         index = mx.array(list(cells))
-        return Distributions(self.groups[index], self.chances[:, index])
+        return Distributions(self.groups[index], self.probabilities[:, index])
 
 
 def mean_distributions(
@@ -78,9 +78,9 @@ def mean_distributions(
     import numpy as np
 
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    chances = shifted / shifted.sum(axis=-1, keepdims=True)
+    probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
     cells: dict[tuple[int, int, int], list[Any]] = {}
-    for key, rows in zip(groups, chances, strict=True):
+    for key, rows in zip(groups, probabilities, strict=True):
         cells.setdefault(key, []).append(rows)
     means = np.stack([np.mean(cells[key], axis=0) for key in sorted(cells)], axis=1)
     return Distributions(mx.array(sorted(cells)), mx.array(means.astype(np.float32)))
@@ -107,22 +107,24 @@ def start(entities: int, problems: int) -> Parameters:
     }
 
 
-def fit(groups: mx.array, chances: mx.array, variants: Sequence[frozenset[str]]) -> Parameters:
+def fit(
+    groups: mx.array, probabilities: mx.array, variants: Sequence[frozenset[str]]
+) -> Parameters:
     """Parameters with which each variant agrees best with its distributions, by Adam.
 
     A Gaussian that has become narrow hardly finds a way back, so each starts several times.
 
     Args:
         groups: (cells, 3) that the mechanisms point to.
-        chances: (variants, cells, groups).
+        probabilities: (variants, cells, groups).
         variants: The mechanisms that each has.
 
     Raises:
         AnalysisError: if a loss is no number.
     """
-    parameters = start(chances.shape[2], len(variants))
+    parameters = start(probabilities.shape[2], len(variants))
     having = mx.array([_mask(v) for v in variants for _ in STARTS])
-    wanted = mx.repeat(chances, len(STARTS), axis=0)
+    wanted = mx.repeat(probabilities, len(STARTS), axis=0)
 
     def losses(trained: Parameters) -> mx.array:
         return 1 - mx.mean(similarity(wanted, predicted(trained, having, groups)), axis=-1)
@@ -181,11 +183,11 @@ def fit_mixture(
     # Every layer's whole mixture, then the other variants of the best one.
     places = [*range(len(layers)), *[best] * len(names)]
     variants = [VARIANTS["mixture"]] * len(layers) + [VARIANTS[name] for name in names]
-    found = _fit_in_parts(fitted.groups, fitted.chances, places, variants)
+    found = _fit_in_parts(fitted.groups, fitted.probabilities, places, variants)
     having = mx.array([_mask(variant) for variant in variants])
     made = predicted(found, having, tested.groups)
-    chances = tested.chances[mx.array(places)]
-    reached: list[float] = nested(mx.mean(similarity(chances, made), axis=-1))
+    probabilities = tested.probabilities[mx.array(places)]
+    reached: list[float] = nested(mx.mean(similarity(probabilities, made), axis=-1))
     entities = data.entities
     sure = (mx.arange(entities)[None] == tested.groups[:, :1]).astype(mx.float32)
     flat = mx.full(sure.shape, 1 / entities)
@@ -200,7 +202,7 @@ def fit_mixture(
             "mixture": reached[best],
             **dict(zip(names, reached[len(layers) :], strict=True)),
             **{
-                name: number(mx.mean(similarity(tested.chances[best], rows)))
+                name: number(mx.mean(similarity(tested.probabilities[best], rows)))
                 for name, rows in plain.items()
             },
         },
@@ -211,12 +213,12 @@ def fit_mixture(
 
 
 def _fit_in_parts(
-    groups: mx.array, chances: mx.array, places: list[int], variants: list[frozenset[str]]
+    groups: mx.array, probabilities: mx.array, places: list[int], variants: list[frozenset[str]]
 ) -> Parameters:
     """Fits side by side, as many as `_TOGETHER` numbers of one array allow."""
-    most = max(1, _TOGETHER // (len(STARTS) * chances[0].size))
+    most = max(1, _TOGETHER // (len(STARTS) * probabilities[0].size))
     parts = [
-        fit(groups, chances[mx.array(places[i : i + most])], variants[i : i + most])
+        fit(groups, probabilities[mx.array(places[i : i + most])], variants[i : i + most])
         for i in range(0, len(places), most)
     ]
     return {name: mx.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -42,7 +42,7 @@ class BindingResult(AnalysisResult, Sequence[BindingRun]):
         return {**super().data, "shares": shares}
 
     def summary(self) -> str:
-        return "; ".join(map(_told, self.runs))
+        return "; ".join(map(_summary_of, self.runs))
 
     def rows(self) -> tuple[list[str], list[list[Any]]]:
         """Shares by layer; of a single run with 95 % intervals (Wilson's) of the mechanisms.
@@ -91,22 +91,22 @@ def _by_layer(
         yield [layer, *cells, carried, *fit]
 
 
-def _told(run: BindingRun) -> str:
+def _summary_of(run: BindingRun) -> str:
     shares = run.shares(run.main_position)
     controlled = run.carried if run.main_position == -1 else None
     carried = controlled or [0.0] * len(run.layers)
     place = max(range(len(run.layers)), key=lambda i: pointing(shares, carried, i))
     parts = ", ".join(f"{name} {shares[name][place]:.0%}" for name in MECHANISMS)
-    told = (
+    text = (
         f"{run.label}: {run.accuracy:.0%} of {run.drawn} prompts right; of {run.kept} runs "
         f"patched at layer {run.layers[place]}: {parts}"
     )
     if run.mixture is not None:
-        told += f"; the mixture agrees to {run.mixture.agreement['mixture']:.2f}"
+        text += f"; the mixture agrees to {run.mixture.agreement['mixture']:.2f}"
     if run.heads is not None:
         best = [(name, *(run.top_head(name) or (0, 0, 0.0))) for name in MECHANISMS]
-        told += "; heads: " + ", ".join(f"{m} L{i}H{h} {rise:+.1f}" for m, i, h, rise in best)
-    return told
+        text += "; heads: " + ", ".join(f"{m} L{i}H{h} {rise:+.1f}" for m, i, h, rise in best)
+    return text
 
 
 def _with_interval(share: float, count: int) -> str:

@@ -51,8 +51,8 @@ def read_point(
             measured[layer].append(numbers[:, index])
     lens = result_of(model, tops, tokens, layers, positions, point)
     table = mx.stack([mx.concatenate(measured[layer], axis=-1) for layer in layers], axis=1)
-    chance, rank, entropy, kl = table
-    return Reading(lens, chance, rank.astype(mx.int32), entropy, kl)
+    probability, rank, entropy, kl = table
+    return Reading(lens, probability, rank.astype(mx.int32), entropy, kl)
 
 
 def measures(logits: mx.array, own: mx.array, answers: mx.array) -> mx.array:
@@ -67,19 +67,19 @@ def measures(logits: mx.array, own: mx.array, answers: mx.array) -> mx.array:
         (4, layers, P): probability and rank of the answer, entropy, and KL(own ‖ read) in nats.
         A token that neither gives any probability counts for nothing.
     """
-    read, told = _log_softmax(logits), _log_softmax(own)
+    read, own_logs = _log_softmax(logits), _log_softmax(own)
     index = mx.broadcast_to(answers[None, :, None], (*logits.shape[:2], 1))
     answer = mx.take_along_axis(logits, index, axis=-1)
     ids = mx.arange(logits.shape[-1])
     # Equal logits rank by id, as in the list of the most likely tokens.
     before = (logits > answer) | ((logits == answer) & (ids < index))
-    chance = mx.exp(mx.take_along_axis(read, index, axis=-1)[..., 0])
-    weight = mx.exp(told)
-    kl = mx.sum(mx.where(weight > 0, weight * (told - read), 0), axis=-1)
+    probability = mx.exp(mx.take_along_axis(read, index, axis=-1)[..., 0])
+    weight = mx.exp(own_logs)
+    kl = mx.sum(mx.where(weight > 0, weight * (own_logs - read), 0), axis=-1)
     share = mx.exp(read)
     entropy = -mx.sum(mx.where(share > 0, share * read, 0), axis=-1)
     rank = 1 + mx.sum(before, axis=-1)
-    return mx.stack([chance, rank.astype(mx.float32), entropy, kl])
+    return mx.stack([probability, rank.astype(mx.float32), entropy, kl])
 
 
 def _log_softmax(logits: mx.array) -> mx.array:

@@ -54,9 +54,9 @@ class Reading:
 
     def strongest(self, index: int = -1) -> tuple[int, float]:
         """The layer that gives the answer of a position the most probability, and how much."""
-        chances = [row[index] for row in nested(self.answer_probability)]
-        best = max(range(len(chances)), key=chances.__getitem__)
-        return self.layers[best], chances[best]
+        probabilities = [row[index] for row in nested(self.answer_probability)]
+        best = max(range(len(probabilities)), key=probabilities.__getitem__)
+        return self.layers[best], probabilities[best]
 
 
 @dataclass
@@ -96,12 +96,12 @@ class LensComparisonResult(AnalysisResult, Mapping[str, Reading]):
     def summary(self) -> str:
         parts = []
         for point, reading in self.items():
-            layer, chance = reading.strongest()
+            layer, probability = reading.strongest()
             settled = reading.settled()
             if settled is not None and len(reading.layers) > 1:
                 parts.append(f"{point} has it on top from layer {settled} on")
             else:
-                parts.append(f"{point} gives it {chance:.0%} at best (layer {layer})")
+                parts.append(f"{point} gives it {probability:.0%} at best (layer {layer})")
         read, answer = self.tokens[self.positions[-1]], self.answer_texts[-1]
         return f"after {read!r}, {answer!r}: {'; '.join(parts)}"
 
@@ -109,15 +109,15 @@ class LensComparisonResult(AnalysisResult, Mapping[str, Reading]):
         """A row for each layer and position: what each point predicts, P of the answer there."""
         columns = ["layer", "position", "token", "answer"]
         columns += [name for point in self for name in (point, "P")]
-        chances = {point: nested(r.answer_probability) for point, r in self.items()}
+        probabilities = {point: nested(r.answer_probability) for point, r in self.items()}
         table: list[list[Any]] = []
         for layer in self.layers:
             for index, position in enumerate(self.positions):
                 row = [layer, position, self.tokens[position], self.answer_texts[index]]
                 for point, reading in self.items():
                     if layer in reading.layers:
-                        chance = chances[point][reading.layers.index(layer)][index]
-                        row += [reading.lens.predictions[layer][index][0][2], f"{chance:.1%}"]
+                        probability = probabilities[point][reading.layers.index(layer)][index]
+                        row += [reading.lens.predictions[layer][index][0][2], f"{probability:.1%}"]
                     else:
                         row += ["-", "-"]
                 table.append(row)

@@ -71,9 +71,9 @@ def read_lens(path: Path) -> JacobianLens:
     for layer, jacobian in jacobians.items():
         _check(layer, jacobian, width, shown)
     layers = sorted(jacobians)
-    told = content.get("source_layers", layers)
-    if not isinstance(told, (list, tuple)) or list(told) != layers:
-        raise LoadError(f"{shown} is broken: it says layers {told!s:.80}, and J has {layers}.")
+    stated = content.get("source_layers", layers)
+    if not isinstance(stated, (list, tuple)) or list(stated) != layers:
+        raise LoadError(f"{shown} is broken: it says layers {stated!s:.80}, and J has {layers}.")
     lens = JacobianLens(jacobians, prompts, width)
     evaluate(lens.jacobians)
     unknown = sorted(str(key)[:40] for key in set(content) - _KNOWN)

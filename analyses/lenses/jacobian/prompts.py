@@ -71,10 +71,10 @@ def read_prompts(
         if len(rows) == max_prompts:
             break
     if not rows:
-        told = f"the longest of {short} has {longest}" if short else "there is no text"
+        why = f"the longest of {short} has {longest}" if short else "there is no text"
         raise InputError(
             f"Too little text: a prompt needs at least {least} tokens, since the first "
-            f"{skip_first} and the last one are not counted, and {told}. Give longer texts, or a "
+            f"{skip_first} and the last one are not counted, and {why}. Give longer texts, or a "
             "smaller skip_first."
         )
     return Prompts(rows, short)

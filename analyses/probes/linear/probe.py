@@ -112,8 +112,8 @@ class LinearProbe:
             InputError: if there are not two classes, or it depends on no direction.
         """
         if self.classes is None or len(self.classes) != 2:
-            told = "numbers" if self.classes is None else f"{len(self.classes)} classes"
-            raise InputError(f"a condition needs a probe of two classes; this one tells {told}.")
+            actual = "numbers" if self.classes is None else f"{len(self.classes)} classes"
+            raise InputError(f"a condition needs a probe of two classes; this one tells {actual}.")
         code = self._code(label)
         other = 1 - code
         direction = self.direction(label)

@@ -97,9 +97,9 @@ def draw(rng: Random, split: Split, topic: Topic | None = None) -> Example:
 
 def document(rng: Random) -> list[Segment]:
     """A conversation with one to three topics, small talk in between, and all topics asked for."""
-    told = rng.sample(TOPICS, rng.choice((1, 1, 2, 2, 3)))
-    values = {topic.name: _value(rng, "train", topic) for topic in told}
-    told_turns = [(rng.choice(topic.say), topic.reply, topic.name) for topic in told]
+    mentioned = rng.sample(TOPICS, rng.choice((1, 1, 2, 2, 3)))
+    values = {topic.name: _value(rng, "train", topic) for topic in mentioned}
+    statements = [(rng.choice(topic.say), topic.reply, topic.name) for topic in mentioned]
     segments: list[Segment] = []
     if rng.random() < 0.3:
         segments.append((f"{SYSTEM}{rng.choice(SYSTEM_PROMPTS)}{END}", CONTEXT))
@@ -108,11 +108,11 @@ def document(rng: Random) -> list[Segment]:
         segments.append((f"{USER}{said}{END}{ASSISTANT}", CONTEXT))
         segments.append((f"{reply}{END}", weight))
 
-    for say, reply, name in told_turns:
+    for say, reply, name in statements:
         turn(say.format(values[name]), reply.format(values[name]), 1.0)
         for _ in range(rng.choice((0, 0, 1, 1, 2))):
             turn(*_filler(rng), 1.0)
-    for topic in rng.sample(told, len(told)):
+    for topic in rng.sample(mentioned, len(mentioned)):
         turn(rng.choice(topic.ask), topic.answer.format(values[topic.name]), ANSWER)
     return segments
 

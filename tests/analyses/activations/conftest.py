@@ -24,8 +24,8 @@ SMALL: dict[str, Any] = {
 
 
 def some_texts(count: int = 40, seed: int = 0) -> list[str]:
-    chance = random.Random(seed)
-    return [" ".join(chance.choices(WORDS, k=chance.randint(3, 30))) for _ in range(count)]
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(3, 30))) for _ in range(count)]
 
 
 def digest(folder: Path) -> dict[str, str]:

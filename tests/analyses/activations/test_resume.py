@@ -69,7 +69,7 @@ def test_killed_at_any_moment_and_resumed(
     script: list[str], whole: dict[str, str], tmp_path: Path
 ) -> None:
     assert sum(name.startswith("shards/") for name in whole) > 40
-    folder, chance = tmp_path / "killed", random.Random(os.getpid())
+    folder, rng = tmp_path / "killed", random.Random(os.getpid())
     finished: list[Path] = []
     for kill in range(2):
         with subprocess.Popen([*script, str(folder)], stdout=subprocess.PIPE) as process:
@@ -78,7 +78,7 @@ def test_killed_at_any_moment_and_resumed(
             deadline = time.monotonic() + 60
             while len(records(folder)) < wanted and time.monotonic() < deadline:
                 time.sleep(0.002)
-            time.sleep(chance.random() * 0.03)
+            time.sleep(rng.random() * 0.03)
             process.send_signal(signal.SIGKILL)
         finished = records(folder)
         if process.returncode == 0:  # it was faster

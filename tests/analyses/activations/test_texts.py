@@ -66,8 +66,8 @@ def test_a_fingerprint_tells_texts_from_ids_and_where_one_ends() -> None:
 @pytest.mark.parametrize("begin", [None, 1])
 @pytest.mark.parametrize("context", [2, 5, 16])
 def test_rows_hold_every_token_once(packing: str, begin: int | None, context: int) -> None:
-    chance = np.random.RandomState(context)
-    texts = [[1, *chance.randint(2, 99, n).tolist()][begin is None :] for n in range(1, 20)]
+    rng = np.random.RandomState(context)
+    texts = [[1, *rng.randint(2, 99, n).tolist()][begin is None :] for n in range(1, 20)]
     packer = Packer(context, begin, packing)
     made = stacked(list(packer.rows(enumerate(texts))))
     found: dict[int, dict[int, int]] = {}

@@ -259,8 +259,8 @@ def test_a_stream_with_something_else_in_it():
     model = InterpretableModel(root, adapter="llama")
     with pytest.raises(AnalysisError, match="not the sum of the embedding"):
         model.direct_logit_attribution(TOKENS, TARGET)
-    told = InterpretableModel(root, adapter=replace(model.adapter, attn_scale=0.5))
-    result = told.direct_logit_attribution(TOKENS, TARGET)
+    corrected = InterpretableModel(root, adapter=replace(model.adapter, attn_scale=0.5))
+    result = corrected.direct_logit_attribution(TOKENS, TARGET)
     assert result.total == pytest.approx(root(mx.array([TOKENS]))[0, -1, TARGET].item(), abs=1e-4)
 
 

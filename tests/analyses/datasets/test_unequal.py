@@ -108,11 +108,11 @@ def test_of_long_prompts_the_place_where_they_part_is_shown():
     words = "hello " * 30
     with pytest.raises(InputError) as refused:
         model.activation_patching(words + "x" + words, words + "Bob Ann" + words)
-    told = str(refused.value)
-    assert len(told) < 1000
-    assert "'x'" in told
-    assert "' Bob'" in told
-    assert told.count("…") == 4
+    message = str(refused.value)
+    assert len(message) < 1000
+    assert "'x'" in message
+    assert "' Bob'" in message
+    assert message.count("…") == 4
 
 
 @pytest.mark.parametrize(

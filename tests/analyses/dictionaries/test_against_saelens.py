@@ -206,9 +206,9 @@ def test_gemma_scope(hub: Path) -> None:
 @pytest.mark.parametrize("config", [True, False])
 def test_gemma_scope_2(hub: Path, config: bool) -> None:
     repository, place = "google/gemma-scope-2-1b-pt", "transcoder/layer_9_width_16k_l0_big_affine"
-    told = {"model_name": "gemma-3-1b-pt"} if config else {}
+    settings = {"model_name": "gemma-3-1b-pt"} if config else {}
     folder = layouts.gemma_scope_2(
-        hub / repository / place, weights(), affine_connection=True, **told
+        hub / repository / place, weights(), affine_connection=True, **settings
     )
     if not config:
         (folder / "config.json").unlink()

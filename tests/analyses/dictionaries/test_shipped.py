@@ -57,21 +57,21 @@ def test_other_names_are_refused_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_card_says_holds(model: InterpretableModel, name: str) -> None:
     """On a few of the rows that the card was measured on."""
-    told = card_of(f"pocket:{name}")
-    assert told is not None
-    assert told["loss_recovered"] >= 0.9 and told["l0"] <= 20 and told["dead"] < 0.1
+    numbers = card_of(f"pocket:{name}")
+    assert numbers is not None
+    assert numbers["loss_recovered"] >= 0.9 and numbers["l0"] <= 20 and numbers["dead"] < 0.1
     rows = RECIPE.texts("measuring", 4)
     report = model.evaluate_dictionary(f"pocket:{name}", rows, skip_first=1)
     assert report.loss_recovered is not None and report.loss_recovered >= 0.9
-    assert report.l0 == pytest.approx(told["l0"], rel=0.2)
-    assert report.explained_variance == pytest.approx(told["explained_variance"], abs=0.03)
+    assert report.l0 == pytest.approx(numbers["l0"], rel=0.2)
+    assert report.explained_variance == pytest.approx(numbers["explained_variance"], abs=0.03)
 
 
 def test_card_is_of_its_numbers() -> None:
-    told = json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
-    assert (FOLDER / "README.md").read_text(encoding="utf-8") == card(told)
-    assert told["recipe"] == dataclasses.asdict(RECIPE)
-    for one in told["dictionaries"].values():
+    numbers = json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == card(numbers)
+    assert numbers["recipe"] == dataclasses.asdict(RECIPE)
+    for one in numbers["dictionaries"].values():
         assert len(one["evidence"]) == 10
         places = [(f["examples"][0]["token"], f["examples"][0]["next"]) for f in one["evidence"]]
         assert len(set(places)) == 10

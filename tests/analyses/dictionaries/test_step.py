@@ -83,8 +83,8 @@ def test_step(kind: str, clip: float | None) -> None:
     for name in params.keys() - {"decoder"}:  # not at zero, where much has no slope
         params[name] = params[name] + 0.1 * RNG.normal(size=params[name].shape)
         run.state["parameters"][name] = mx.array(params[name].astype(np.float32))
-    told = run.advance(data, record=False)
-    assert told["loss"] == pytest.approx(loss(kind, params), rel=1e-4)
+    measures = run.advance(data, record=False)
+    assert measures["loss"] == pytest.approx(loss(kind, params), rel=1e-4)
     gradients = {name: slopes_of(kind, params, name) for name in params}
     length = np.sqrt(sum((slopes**2).sum() for slopes in gradients.values()))
     assert length > 0.3

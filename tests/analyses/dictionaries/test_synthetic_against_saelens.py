@@ -106,10 +106,12 @@ def test_scores_are_the_same() -> None:
         torch.from_numpy(np.array(a))
         for a in (dictionary.encode(sample.activations), decoder, known.directions)
     )
-    told = evals.compute_classification_metrics(latents, torch.from_numpy(truth), rows, directions)
-    assert score.f1 == pytest.approx(told.f1_score, abs=1e-5)
-    assert score.precision == pytest.approx(told.precision, abs=1e-5)
-    assert score.recall == pytest.approx(told.recall, abs=1e-5)
+    metrics = evals.compute_classification_metrics(
+        latents, torch.from_numpy(truth), rows, directions
+    )
+    assert score.f1 == pytest.approx(metrics.f1_score, abs=1e-5)
+    assert score.precision == pytest.approx(metrics.precision, abs=1e-5)
+    assert score.recall == pytest.approx(metrics.recall, abs=1e-5)
     wanted = evals.mean_correlation_coefficient(rows, directions)
     assert score.mcc == pytest.approx(wanted, abs=1e-5)
     assert score.uniqueness == pytest.approx(evals.feature_uniqueness(rows, directions))

@@ -142,8 +142,8 @@ def test_dead_features_come_back(kind: str) -> None:
         training.state["parameters"][bias][:12] = -3.0
         batches = InMemory({"x": X}).batches(256, epochs=7)
         for batch in islice(batches, 150):
-            told = training.advance(batch, record=False)
-        return told["dead"]
+            measures = training.advance(batch, record=False)
+        return measures["dead"]
 
     assert dead(0.0) >= 0.5
     assert dead(1 / 32) < 0.2
@@ -200,7 +200,7 @@ class StopHere(Exception):
 
 
 def stop_after(steps: int) -> Callable[[int, Any], None]:
-    def stop(step: int, told: Any) -> None:
+    def stop(step: int, measures: Any) -> None:
         if step == steps:
             raise StopHere
 

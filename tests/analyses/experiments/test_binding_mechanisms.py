@@ -182,10 +182,10 @@ def test_what_it_takes_is_said_first(pocket, capsys):
     (run,) = binding_mechanisms(
         pocket, samples=4, layers=[2, 3], mixture=False, causal=True, verbose=True
     )
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     # Two layers, of the stream and of four heads.
-    assert f"{run.kept} of 4 pairs, and for each 10 patched runs in" in told.out
-    assert f"{run.kept}/{run.kept}" in told.err
+    assert f"{run.kept} of 4 pairs, and for each 10 patched runs in" in printed.out
+    assert f"{run.kept}/{run.kept}" in printed.err
 
 
 def test_every_position(pocket):

@@ -115,7 +115,7 @@ def test_runs_with_equal_groups_are_averaged():
     found = mixture.mean_distributions([(1, 0, 2), (1, 0, 2), (0, 1, 2)], logits + 100)
     assert found.groups.tolist() == [[0, 1, 2], [1, 0, 2]]
     np.testing.assert_allclose(
-        np.array(found.chances), [[[0.1, 0.1, 0.8], [0.6, 0.3, 0.1]]], rtol=1e-5
+        np.array(found.probabilities), [[[0.1, 0.1, 0.8], [0.6, 0.3, 0.1]]], rtol=1e-5
     )
 
 
@@ -144,7 +144,7 @@ def test_too_few_distributions():
 def test_layers_are_fitted_apart_and_in_parts_as_together(monkeypatch):
     one = planted(0.0, [1.0] * N, [4.0] * N, [0.0] * N)
     two = planted(8.0, [1.0] * N, [0.0] * N, [3.0] * N)
-    both = mixture.Distributions(one.groups, mx.concatenate([one.chances, two.chances]))
+    both = mixture.Distributions(one.groups, mx.concatenate([one.probabilities, two.probabilities]))
     together = mixture.fit_mixture(both, [3, 4], 1, 0)
     monkeypatch.setattr(mixture, "_TOGETHER", 1)
     monkeypatch.setattr(mixture, "_STEPS", 60)

@@ -56,9 +56,9 @@ def test_tables_have_no_empty_columns_and_every_run_is_in_them(pocket):
         columns, rows = found.rows()
         assert {len(row) for row in rows} == {len(columns)}
         assert "fit" not in columns and ("at" in columns) == (len(found[0].positions) == 2)
-        told = [name for name in columns if name in (*NAMES, "no effect", "other")]
+        shown = [name for name in columns if name in (*NAMES, "no effect", "other")]
         for row in rows:
-            shares = [row[columns.index(name)].partition("%")[0] for name in told]
+            shares = [row[columns.index(name)].partition("%")[0] for name in shown]
             assert sum(map(int, shares)) == pytest.approx(100, abs=3)  # each is rounded
 
 

@@ -82,17 +82,19 @@ def test_numbers_are_those_of_an_unembedding_in_numpy(llama):
             rows = np.array(values[0], dtype=np.float64)
             rows = rows / np.sqrt((rows**2).mean(axis=-1, keepdims=True) + eps) * norm
             logs = log_softmax(rows @ head.T)
-            chance = np.exp(logs)
+            probabilities = np.exp(logs)
             order = np.argsort(-logs, axis=-1)
             best = [[token for token, _, _ in row] for row in reading.lens[layer]]
             assert best == order[:, :5].tolist()
             assert np.allclose(
-                reading.lens.probabilities[layer], -np.sort(-chance)[:, :5], atol=1e-5
+                reading.lens.probabilities[layer], -np.sort(-probabilities)[:, :5], atol=1e-5
             )
             ranks = 1 + np.argmax(order == 17, axis=-1)
             assert reading.answer_rank[layer].tolist() == ranks.tolist()
-            assert np.allclose(reading.answer_probability[layer], chance[:, 17], atol=1e-5)
-            assert np.allclose(reading.entropy[layer], -(chance * logs).sum(axis=-1), atol=1e-4)
+            assert np.allclose(reading.answer_probability[layer], probabilities[:, 17], atol=1e-5)
+            assert np.allclose(
+                reading.entropy[layer], -(probabilities * logs).sum(axis=-1), atol=1e-4
+            )
             kl = (np.exp(own) * (own - logs)).sum(axis=-1)
             assert np.allclose(reading.kl[layer], kl, atol=1e-4)
 

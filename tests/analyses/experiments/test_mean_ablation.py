@@ -38,7 +38,7 @@ def case(request):
     return InterpretableModel(small_model(request.param, seed=1)), IDS
 
 
-def chance(model, ids, hooks=()):
+def probability(model, ids, hooks=()):
     """Probability of the unedited run's top token, with edits, in float64."""
     plain = np.array(model.model(mx.array([ids]))[0, -1], dtype=np.float64)
     if not hooks:
@@ -54,7 +54,7 @@ def share(row, token):
 
 def by_hand(model, ids, point, value):
     """Effects (layers, positions): one run for each, `value(activation)` (D,) put in."""
-    effects, before = [], chance(model, ids)
+    effects, before = [], probability(model, ids)
     for layer in range(len(model.layers)):
         for position in range(len(ids)):
 
@@ -64,7 +64,7 @@ def by_hand(model, ids, point, value):
                 return mx.array(new)
 
             address = f"layers.{layer}.{point}"
-            effects.append(before - chance(model, ids, [(address, put)]))
+            effects.append(before - probability(model, ids, [(address, put)]))
     return np.array(effects).reshape(len(model.layers), len(ids))
 
 
@@ -76,7 +76,7 @@ def test_every_cell_is_a_run_by_hand(case, component):
     naive = model.mean_ablation([ids], component=component, exact="naive")
     np.testing.assert_allclose(np.array(found.effects), expected, atol=1e-5)
     np.testing.assert_allclose(np.array(naive.effects), expected, atol=1e-5)
-    assert found.base_score == pytest.approx(chance(model, ids), abs=1e-5)
+    assert found.base_score == pytest.approx(probability(model, ids), abs=1e-5)
     assert np.abs(expected).max() > 1e-4  # or places that do nothing would pass
 
 
@@ -97,8 +97,8 @@ def test_heads_are_runs_by_hand(case):
                     new[0, head, at] = np.array(z)[0, head].mean(axis=0)
                     return mx.array(new)
 
-                after = chance(model, ids, [(f"layers.{layer}.z", put)])
-                expected = chance(model, ids) - after
+                after = probability(model, ids, [(f"layers.{layer}.z", put)])
+                expected = probability(model, ids) - after
                 assert result.effect(layer, head) == pytest.approx(expected, abs=1e-5)
                 largest = max(largest, abs(expected))
     assert largest > 1e-3
@@ -304,8 +304,8 @@ def test_metrics(pocket):
         pocket.mean_ablation(PET, metric="logit_diff")
     answers = {"correct_tokens": [" dog"], "incorrect_tokens": [" cat"]}
     found = pocket.mean_ablation(PET, layers=[3], metric="prob_diff", metric_kwargs=answers)
-    chances = pocket.mean_ablation(PET, layers=[3])
-    assert found.effect(3, 4) > chances.effect(3, 4)  # the cat gains besides
+    probabilities = pocket.mean_ablation(PET, layers=[3])
+    assert found.effect(3, 4) > probabilities.effect(3, 4)  # the cat gains besides
     with pytest.raises(PluginError, match="kl_divergence"):
         pocket.mean_ablation(PET, metric="kl_divergenc")
 

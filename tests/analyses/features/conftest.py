@@ -42,9 +42,9 @@ def _array(values: Any) -> mx.array:
 
 
 def some_texts(count: int = 12, seed: int = 0) -> list[str]:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     letters = "abcdefghijklmnopqrstuvwxyz"
-    return ["".join(chance.choices(letters, k=chance.randint(2, 14))) for _ in range(count)]
+    return ["".join(rng.choices(letters, k=rng.randint(2, 14))) for _ in range(count)]
 
 
 def by_hand(model: InterpretableModel, dictionary: Dictionary, text: Any) -> Any:

@@ -91,7 +91,7 @@ def test_it_goes_on_to_the_bit_with_more_texts_too(make, tmp_path):
     path = tmp_path / "fit.safetensors"
     seen = []
     options = {**QUIET, "checkpoint": path}
-    model.fit_jacobian_lens(TEXTS[:2], callback=lambda *told: seen.append(told), **options)
+    model.fit_jacobian_lens(TEXTS[:2], callback=lambda *progress: seen.append(progress), **options)
     assert [done for done, _ in seen] == [1, 2] and seen[0][1] is None and seen[1][1] > 0
     called = []
     lens = model.fit_jacobian_lens(
@@ -243,8 +243,8 @@ def test_what_a_lens_says_of_itself(make, tmp_path):
     assert rows[1][1] == pytest.approx(np.linalg.norm(jacobian) / 32**0.5, rel=1e-5)
     cosine = np.trace(jacobian) / (32**0.5 * np.linalg.norm(jacobian))
     assert rows[1][2] == pytest.approx(cosine, rel=1e-4)
-    told = json.loads(lens.save(tmp_path / "lens.json").read_text())
-    assert told["data"]["n_prompts"] == 3 and len(json.dumps(told)) < 3000
+    stored = json.loads(lens.save(tmp_path / "lens.json").read_text())
+    assert stored["data"]["n_prompts"] == 3 and len(json.dumps(stored)) < 3000
     with pytest.raises(InputError, match="at least one layer"):
         JacobianLens({}, 1, 4)
     with pytest.raises(InputError, match=r"shape \(2, 3\)"):

@@ -155,8 +155,10 @@ def test_the_result_is_that_of_the_edited_run(make):
     assert result.clean_score == pytest.approx(clean[9] - clean[7], abs=1e-3)
     assert result.edited_score == pytest.approx(edited[9] - edited[7], abs=1e-3)
     assert result.effect == pytest.approx(result.edited_score - result.clean_score)
-    chances = np.exp(edited - edited.max()) / np.exp(edited - edited.max()).sum()
-    assert result.edited_probabilities == pytest.approx([chances[7], chances[9]], abs=1e-4)
+    probabilities = np.exp(edited - edited.max()) / np.exp(edited - edited.max()).sum()
+    assert result.edited_probabilities == pytest.approx(
+        [probabilities[7], probabilities[9]], abs=1e-4
+    )
     assert len(result.control_effects) == 5 and result.layers == [0, 1]
     assert "random directions of the same size" in result.summary()
     columns, rows = result.rows()

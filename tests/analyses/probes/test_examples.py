@@ -220,9 +220,9 @@ def test_chats_are_no_mappings_of_fields():
 def test_every_message_is_its_own():
     """One message for each cause: no two of the tests above share one."""
     wrong = [["a"], "ab", [None, "a"], [0.5, 1.5], ["a", 1], ["a", "b"], ["a", "a"]]
-    told = []
+    messages = []
     for labels in wrong:
         with pytest.raises((InputError, AnalysisError)) as caught:
             class_labels(labels, 2)
-        told.append(str(caught.value)[:25])
-    assert all(a != b for a, b in itertools.combinations(told[:4] + told[5:], 2))
+        messages.append(str(caught.value)[:25])
+    assert all(a != b for a, b in itertools.combinations(messages[:4] + messages[5:], 2))

@@ -44,8 +44,8 @@ def test_a_planted_label_is_read_with_high_selectivity(rows, kind):
     assert cell.selectivity > 0.3
     assert result.baseline == 0.5 and (result.train, result.test) == (150, 50)
     probe = result.probe()
-    told = np.array(probe.predict(values)) == codes
-    assert cell.score == pytest.approx(told[held_out(200, codes)].mean())
+    right = np.array(probe.predict(values)) == codes
+    assert cell.score == pytest.approx(right[held_out(200, codes)].mean())
     # The two features that tell it.
     direction = np.array(probe.direction())
     assert np.linalg.norm(direction[:2]) > 0.8 and direction[0] > 0

@@ -98,8 +98,8 @@ def test_without_another_token_the_odds_are_against_all_others(make):
     result = model.steering_sweep(
         PROMPTS[0], vector=vector, target=11, strengths=[1.5], neutral=NEUTRAL_IDS
     )
-    chance = np.exp(log_softmax(model.run_with_hooks(PROMPTS[0], vector.at(1.5)))[0, -1][11])
-    assert result.score.item() == pytest.approx(np.log(chance / (1 - chance)), abs=1e-3)
+    probability = np.exp(log_softmax(model.run_with_hooks(PROMPTS[0], vector.at(1.5)))[0, -1][11])
+    assert result.score.item() == pytest.approx(np.log(probability / (1 - probability)), abs=1e-3)
 
 
 def test_a_registered_metric_compares_with_a_goal(make):

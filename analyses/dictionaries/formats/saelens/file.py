@@ -43,8 +43,8 @@ class File:
     def __init__(self, folder: Path) -> None:
         self.settings = read_settings(folder / CONFIG)
         self.tensors = Tensors.from_safetensors(folder / WEIGHTS)
-        told = self.settings.inner("metadata").values
-        check_tokens({folder / CONFIG: told, folder / WEIGHTS: None})
+        metadata = self.settings.inner("metadata").values
+        check_tokens({folder / CONFIG: metadata, folder / WEIGHTS: None})
         self.architecture = self.settings.text("architecture")
         self.d_in, self.n_features = self.settings.whole("d_in"), self.settings.whole("d_sae")
         self._dtype = self._find_dtype()
@@ -91,11 +91,11 @@ class File:
         """What the settings tell of the model and the training."""
         inner = self.settings.inner("metadata").values
         given = {k: v for k, v in inner.items() if k not in ADDRESSES}
-        told = {"format": "saelens", "architecture": self.architecture}
+        added = {"format": "saelens", "architecture": self.architecture}
         for name in ("normalize_activations", "reshape_activations"):
             if self.settings.values.get(name) not in (None, "none"):
-                told[name] = self.settings.values[name]
-        return {**given, **told}
+                added[name] = self.settings.values[name]
+        return {**given, **added}
 
     def check_rest(self) -> None:
         """See that no tensor is left.

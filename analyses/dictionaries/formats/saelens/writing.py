@@ -62,14 +62,14 @@ def write(dictionary: Dictionary, folder: Path, token: str, stored: mx.Dtype | N
     if isinstance(plain.activation, SparseActivation):
         settings["k"] = plain.activation.k
         settings["rescale_acts_by_decoder_norm"] = False
-    told = {}
+    more_metadata = {}
     if plain.is_transcoder:
         settings["d_out"] = plain.d_out
-        told = {"hook_name_out": to_hook(plain.writes), ADDRESSES[1]: plain.writes}
+        more_metadata = {"hook_name_out": to_hook(plain.writes), ADDRESSES[1]: plain.writes}
     tensors = _tensors(plain)
     if stored is not None:
         tensors = {name: tensor.astype(stored) for name, tensor in tensors.items()}
-    write_files(plain, settings, tensors, folder, told, token=token)
+    write_files(plain, settings, tensors, folder, more_metadata, token=token)
 
 
 def write_files(
@@ -77,7 +77,7 @@ def write_files(
     settings: Mapping[str, Any],
     tensors: dict[str, mx.array],
     folder: Path,
-    told: Mapping[str, Any] | None = None,
+    more_metadata: Mapping[str, Any] | None = None,
     *,
     token: str | None = None,
 ) -> None:
@@ -88,7 +88,7 @@ def write_files(
         settings: The architecture's own ones.
         tensors: By SAELens' names.
         folder: Where to.
-        told: More metadata.
+        more_metadata: More metadata.
         token: Of this save; None for a new one.
 
     Raises:
@@ -114,7 +114,7 @@ def write_files(
         "hook_name": hook,
         ADDRESSES[0]: form.reads,
         KEY: token,
-        **(told or {}),
+        **(more_metadata or {}),
     }
     whole = {**settings, **common, "metadata": metadata}
     files: dict[Path, str | dict[str, mx.array]] = {}

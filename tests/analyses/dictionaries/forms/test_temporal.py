@@ -136,8 +136,8 @@ def test_a_token_depends_on_those_before_and_no_other(tmp_path: Path) -> None:
 
 def test_a_scale(tmp_path: Path) -> None:
     scale = {"activation_normalization_factor": 0.5}
-    told = {"normalize_activations": "constant_scalar_rescale", "sae_diff_type": "relu"}
-    scaled, x = small(tmp_path, **told, **scale), mx.array(text())
+    settings = {"normalize_activations": "constant_scalar_rescale", "sae_diff_type": "relu"}
+    scaled, x = small(tmp_path, **settings, **scale), mx.array(text())
     plain = dataclasses.replace(scaled, normalization=Scale(1.0))
     assert mx.allclose(scaled.encode(x), plain.encode(x * 0.5))
     assert mx.allclose(scaled(x), plain(x * 0.5) / 0.5)
