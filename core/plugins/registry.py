@@ -13,6 +13,7 @@ import threading
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from traceback import format_tb
 from typing import Any
 
 import pluggy
@@ -284,6 +285,8 @@ class Registry:
         status: str,
         error: BaseException | None = None,
     ) -> None:
+        if error is not None:
+            _drop_frames(error)
         row = Row(name, kind, source.distribution, source.version, status, source.plugin, error)
         self._rows.append(row)
 
@@ -316,6 +319,22 @@ def _hooks(plugin: Any) -> set[str]:
     if not found:
         raise PluginError(f"it has no hook. Write one of {', '.join(known)}.")
     return found
+
+
+def _drop_frames(error: BaseException) -> None:
+    """Let go of the frames that an error went through; its notes say where it was raised.
+
+    They hold whatever called the registry, such as a model, and the registry keeps the error.
+    """
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        with contextlib.suppress(Exception):  # a stranger's class of exceptions may refuse anything
+            if each.__traceback__ is not None:
+                each.add_note("".join(["Raised at:\n", *format_tb(each.__traceback__)]).rstrip())
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
 
 
 def _in_words(error: BaseException) -> str:

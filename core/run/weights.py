@@ -14,6 +14,7 @@ import mlx.nn as nn
 
 from ..arrays import held
 from ..checks.arguments import whole_number
+from ..checks.indices import checked_index
 from ..errors import AddressError, PointAbsent
 from ..points.layout import Layout
 
@@ -192,6 +193,7 @@ class LayerWeights(Sequence[mx.array]):
 
         Raises:
             IndexError: if there is no such layer.
+            IndexOutside: if the layer's array has no such entry.
             InputError: if the layer is no integer.
             PointAbsent: if the layer has none, or the adapter does not know where.
         """
@@ -205,7 +207,7 @@ class LayerWeights(Sequence[mx.array]):
         reader = _Reader(self._layout)
         name = f"{self._name}[{layer}]"
         value = _found(name, lambda: _OF_LAYERS[self._name](reader, layer))
-        return value[tuple(inside)] if inside else value
+        return value[checked_index(tuple(inside), value.shape, name)] if inside else value
 
     def __repr__(self) -> str:
         return f"<{self._name} of {len(self)} layers>"

@@ -9,7 +9,9 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -263,3 +265,29 @@ def test_a_terminal_drawing_that_fails_leaves_the_table(
     with pytest.warns(PluginWarning, match="the terminal drawing 'v_terminal' failed"):
         show_result(Drawn(), json=False, save=None, drawing={})
     assert "x" in capsys.readouterr().out
+
+
+def test_a_plugin_that_failed_keeps_nothing_of_who_asked(site: Site) -> None:
+    """The registry keeps the error; its frames would keep a model that happened to ask first."""
+    source = """
+        def inner():
+            raise ValueError("broken")
+        try:
+            inner()
+        except ValueError as error:
+            raise RuntimeError("no plugin") from error
+    """
+    site.plugin("a-broken", source)
+
+    class Asks:
+        def ask(self) -> Registry:
+            return load(1)[0]
+
+    asks = Asks()
+    found, seen = asks.ask(), ref(asks)
+    del asks
+    assert seen() is None
+    error = row_of(found, "a-broken").error
+    assert isinstance(error, RuntimeError) and "no plugin" in str(error)
+    text = "".join(format_exception(error))
+    assert "raise RuntimeError" in text and "in inner" in text and 'ValueError("broken")' in text

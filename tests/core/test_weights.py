@@ -9,7 +9,7 @@ import mlx.nn as nn
 import pytest
 
 from mlxray import InterpretableModel
-from mlxray.errors import InputError, PointAbsent
+from mlxray.errors import IndexOutside, InputError, PointAbsent
 from mlxray.run.weights import WEIGHTS
 from mlxray.testing.zoo import small_model
 
@@ -124,6 +124,9 @@ def test_layers_are_indexed_and_stacked(llama_model: InterpretableModel) -> None
     assert set(WEIGHTS) <= set(dir(llama_model)) and "W_Q of 3 layers" in repr(weights)
     with pytest.raises(IndexError, match="no layer 3: the model has 3"):
         weights[3]
+    for outside in ((0, 99), (0, 0, -1000), (0, [0, 99])):
+        with pytest.raises(IndexOutside):
+            _ = weights[outside]
     with pytest.raises(InputError, match="layer is an integer"):
         weights["0"]
 
