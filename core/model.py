@@ -57,6 +57,7 @@ class InterpretableModel(WrappedModel):
         tokenizer: As given or loaded, or None.
         resolved: The layout as of the last look at the modules; `layout` looks whether they are
             still the same.
+        loaded_from: The name that it was loaded by, with nothing else said; None otherwise.
 
     Raises:
         LoadError: if the checkpoint cannot be found or read.
@@ -80,6 +81,9 @@ class InterpretableModel(WrappedModel):
         if isinstance(model, os.PathLike):
             model = os.fspath(model)
         name = model if isinstance(model, str) else type(model).__module__.split(".")[-1]
+        others = (tokenizer, embedding_path, norm_path, lm_head_path, adapter, lora_path)
+        alone = layer_attr == "layers" and not any(each is not None for each in others)
+        self.loaded_from = model if isinstance(model, str) and alone else None
         if isinstance(model, str):
             model, loaded = load(model, lora_path=lora_path, trust_remote_code=trust_remote_code)
             tokenizer = tokenizer if tokenizer is not None else loaded

@@ -21,19 +21,23 @@ def command_of(result: Result) -> str | None:
     Every word of it was read back and gave the value that the analysis got.
 
     Returns:
-        None if no registered analysis made it, or it was given what only Python can give.
+        None if no registered analysis made it, if it was given what only Python can give, or if
+        its model was not loaded by name.
 
     Example:
         >>> command_of(model.logit_lens("The capital of France is", top_k=2))
         "mlxray run logit_lens --top-k 2 'The capital of France is'"
     """
     name, given = result.metadata.get("analysis"), result.metadata.get("parameters")
-    if not isinstance(name, str) or not isinstance(given, Mapping):
+    source = result.metadata.get("loaded_from")
+    if not isinstance(name, str) or not isinstance(given, Mapping) or not isinstance(source, str):
         return None
     try:
         parameters = parameters_of(registry.get("analysis", name))
     except PluginError:
         return None
+    if list(given) != [parameter.name for parameter in parameters]:
+        return None  # the analysis describes what it was given
     options: list[str] = []
     positional: list[str] = []
     for parameter in parameters:
@@ -48,9 +52,8 @@ def command_of(result: Result) -> str | None:
             positional += words
         else:
             options += words
-    model = result.metadata.get("model")
-    if isinstance(model, str) and model != POCKET:
-        options += ["--model", model]
+    if source != POCKET:
+        options += ["--model", source]
     if any(word.startswith("-") for word in positional):
         positional.insert(0, "--")
     return shlex.join(["mlxray", "run", name, *options, *positional])

@@ -77,7 +77,7 @@ def examine() -> Examination:
         cores=_cores(),
         python=platform.python_version(),
         platform=platform.platform(),
-        versions={name: _version(name) for name in PACKAGES},
+        versions={name: installed_version(name) for name in PACKAGES},
         advice=advise(backend, blas, gflops, installed_backends(), wrong_kernels()),
     )
 
@@ -120,7 +120,7 @@ def measure_gflops(seconds: float = 0.3) -> float:
 
 def installed_backends() -> dict[str, str | None]:
     """MLX's Linux backends: distribution → version; empty on macOS."""
-    return {name: _version(name) for name in sorted(backends())}
+    return {name: installed_version(name) for name in sorted(backends())}
 
 
 def advise(
@@ -146,7 +146,7 @@ def advise(
             f"{names} overwrite each other's libmlx.so: uninstall all but one, then "
             "pip install --force-reinstall that one"
         )
-    mlx = _version("mlx")
+    mlx = installed_version("mlx")
     for name, version in installed.items():
         if mlx and version and version != mlx:
             advice.append(f"mlx {mlx} and {name} {version} differ: pip install {name}=={mlx}")
@@ -204,7 +204,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -76,6 +76,8 @@ class Analysis(Generic[P, R]):
         result.metadata.setdefault("analysis", self.name)
         if isinstance(name := getattr(next(iter(bound.arguments.values())), "name", None), str):
             result.metadata.setdefault("model", name)
+        if isinstance(source := getattr(model, "loaded_from", None), str):
+            result.metadata.setdefault("loaded_from", source)
         result.metadata.setdefault("parameters", dict(given))
         result.metadata.setdefault("seconds", time.perf_counter() - started)
         from .registry import registry

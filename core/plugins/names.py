@@ -17,7 +17,7 @@ RESERVED = frozenset(
     available_hooks b_K b_O b_Q b_U b_V b_gate b_in b_out cfg chosen_hooks config context
     conversation_trace decode detach encode encode_batch find_hooks finish_from forward
     from_pretrained generate generate_batch get_attention_patterns get_token_predictions gradients
-    layer_indices layers layout model module name named_modules output points resolved
+    layer_indices layers layout loaded_from model module name named_modules output points resolved
     run_with_cache run_with_hooks stream_generate to_single_token to_str_tokens to_string to_tokens
     token_to_str tokenizer tokens trace vocab_size watch
     """.split()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError, PluginError
-from ..plugins.registry import registry
-from ..results.base import AnalysisResult
+from ..errors import InputError
+from ..results.base import AnalysisResult, backends_of
+from ..results.save import picture
 from ..storage.files import write_bytes, write_text
 from .markdown import markdown
 from .page import page
@@ -62,7 +60,8 @@ def save_report(
 ) -> Path:
     """Write a report; its ending tells the format.
 
-    Pictures of a Markdown report lie beside it, in a folder ``NAME_pictures``.
+    Pictures of a Markdown report lie beside it, in a folder ``NAME_pictures``: the first result's
+    is ``1.png``. Other files there stay.
 
     Args:
         results, title, include_json: See `generate_report`.
@@ -72,7 +71,7 @@ def save_report(
 
     Raises:
         InputError: as `generate_report`, or for an ending that tells no format.
-        SaveError: if it cannot be written; what was there before is intact.
+        SaveError: if a file cannot be written; what it held before is intact.
     """
     path = Path(path).expanduser()
     chosen = format or _ENDINGS.get(path.suffix.lower())
@@ -85,16 +84,12 @@ def save_report(
         return path
     sections = _sections(results, include_plots)
     folder = path.with_name(f"{path.stem}_pictures")
-    if any(section.image for section in sections):
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-    places = {}
-    for index, section in enumerate(sections):
-        if section.image:
-            file = folder / f"{index + 1}.png"
-            write_bytes(file, section.image)
-            places[index] = f"{folder.name}/{file.name}"
+    images = {f"{i}.png": s.image for i, s in enumerate(sections, start=1) if s.image}
+    if images:
+        folder.mkdir(exist_ok=True)
+    for name, image in images.items():
+        write_bytes(folder / name, image)
+    places = {int(Path(name).stem) - 1: f"{folder.name}/{name}" for name in images}
     write_text(path, markdown(title, sections, include_json=include_json, places=places))
     return path
 
@@ -117,15 +112,9 @@ def _sections(results: Any, drawn: bool) -> list[Section]:
 def _section(result: AnalysisResult, drawn: bool) -> Section:
     if not drawn:
         return Section(result)
-    backends = {c.backend for c in registry.all("visualizer") if isinstance(result, c.result)}
-    if "matplotlib" not in backends:
+    if "matplotlib" not in backends_of(result):
         return Section(result)
     try:
-        figure = result.plot(backend="matplotlib")
-        image = io.BytesIO()
-        figure.savefig(image, dpi=140, bbox_inches="tight", format="png")
-    except PluginError:
-        raise
+        return Section(result, image=picture(result.plot(backend="matplotlib"), "png", dpi=140))
     except Exception as error:  # noqa: BLE001  one picture must not cost the whole report
         return Section(result, failure=f"{type(error).__name__}: {error}")
-    return Section(result, image=image.getvalue())

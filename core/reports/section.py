@@ -50,6 +50,7 @@ class Section:
         """Model, seeds, time and digest, as far as they are known."""
         origin = self.origin
         found = [("model", origin.model)] if origin.model else []
+        found += [("call", origin.call)] if origin.call is not None and origin.code is None else []
         found += [(name, str(value)) for name, value in origin.seeds.items()]
         found += [("seconds", f"{origin.seconds:.3g}")] if origin.seconds is not None else []
         return [*found, ("SHA-256 of the data", origin.digest)]

@@ -155,6 +155,13 @@ class AnalysisResult(Result):
         return save(self, Path(path).expanduser(), options)
 
 
+def backends_of(result: AnalysisResult) -> set[str]:
+    """The backends that draw a result of this type."""
+    from ..plugins.registry import registry
+
+    return {c.backend for c in registry.all("visualizer") if isinstance(result, c.result)}
+
+
 def find_visualizer(candidates: list[Any], result: AnalysisResult, backend: str | None) -> Any:
     """The visualizer of the nearest type among the result's classes.
 

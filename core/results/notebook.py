@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ..display import counted, show_text
-from .made import call_of
+from .made import made_by
+from .save import picture
 
 if TYPE_CHECKING:
     from .base import AnalysisResult
@@ -39,8 +39,8 @@ def card(result: AnalysisResult) -> str:
 
 def _origin(result: AnalysisResult) -> list[str]:
     made = [f"<code>{_text(type(result).__name__)}</code>"]
-    if (call := call_of(result)) is not None:
-        made.append(f"<code>{_text(call)}</code>")
+    if (call := made_by(result)) is not None:
+        made.append(f"<code>{_text(call.caption)}</code>")
     model, seconds = result.metadata.get("model"), result.metadata.get("seconds")
     if isinstance(model, str):
         made.append(f"model {_text(model)}")
@@ -51,9 +51,9 @@ def _origin(result: AnalysisResult) -> list[str]:
 
 def _body(result: AnalysisResult) -> str:
     """The HTML or the picture that is registered for the result; otherwise a table."""
-    from ..plugins.registry import registry
+    from .base import backends_of
 
-    drawn = {c.backend for c in registry.all("visualizer") if isinstance(result, c.result)}
+    drawn = backends_of(result)
     try:
         if "html" in drawn and len(page := str(result.plot(backend="html"))) <= LONGEST:
             return page
@@ -66,9 +66,7 @@ def _body(result: AnalysisResult) -> str:
 
 
 def _image(figure: Any, summary: str) -> str:
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110, bbox_inches="tight")
-    data = base64.b64encode(image.getvalue()).decode("ascii")
+    data = base64.b64encode(picture(figure, "png", dpi=110)).decode("ascii")
     return f'<img alt="{_text(summary)}" style="max-width:100%" src="data:image/png;base64,{data}">'
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..storage.files import write_bytes, write_text
-from .base import AnalysisResult
+from .base import AnalysisResult, backends_of
 
 PICTURES = (".png", ".svg", ".pdf")
 ENDINGS = (".json", ".md", ".html", *PICTURES)
@@ -38,19 +38,22 @@ def save(result: AnalysisResult, path: Path, options: dict[str, Any]) -> Path:
         write_text(path, _page(result, **options))
     elif ending in PICTURES:
         figure = result.plot(backend="matplotlib", **options)
-        image = io.BytesIO()
-        figure.savefig(image, dpi=160, bbox_inches="tight", format=ending[1:])
-        write_bytes(path, image.getvalue())
+        write_bytes(path, picture(figure, ending[1:], dpi=160))
     else:
         raise InputError(f"cannot write {path.name!r}: use one of {', '.join(ENDINGS)}.")
     return path
 
 
-def _page(result: AnalysisResult, backend: str | None = None, **options: Any) -> str:
-    from ..plugins.registry import registry
+def picture(figure: Any, kind: str, *, dpi: int) -> bytes:
+    """A matplotlib figure as the content of a file: ``"png"``, ``"svg"`` or ``"pdf"``."""
+    image = io.BytesIO()
+    figure.savefig(image, dpi=dpi, bbox_inches="tight", format=kind)
+    return image.getvalue()
 
+
+def _page(result: AnalysisResult, backend: str | None = None, **options: Any) -> str:
     if backend is None:
-        drawn = {c.backend for c in registry.all("visualizer") if isinstance(result, c.result)}
+        drawn = backends_of(result)
         backend = "html" if "html" in drawn and "plotly" not in drawn else "plotly"
     figure = result.plot(backend=backend, **options)
     if isinstance(figure, str):

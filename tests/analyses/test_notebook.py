@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -12,8 +11,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mlxray import AnalysisResult, InterpretableModel, TableResult, registry
-from mlxray.results.made import call_of
+from mlxray import AnalysisResult, InterpretableModel, TableResult
+from mlxray.reports.origin import data_json, origin_of
+from mlxray.results.made import made_by
 from mlxray.results.notebook import ROWS
 
 from .every_analysis import CALLS, FRANCE
@@ -63,8 +63,10 @@ def test_every_analysis(model: InterpretableModel, name: str, tmp_path: Path) ->
     assert "script" not in found.tags
     assert all(each.startswith("data:image/png;base64,") for each in found.loaded)
     assert "The picture failed" not in page
-    made = call_of(result)
-    assert made is None or f"{result.metadata['analysis']}(" in made
+    if (code := origin_of(result).code) is not None:
+        scope: dict[str, Any] = {}
+        exec(code, scope)
+        assert data_json(scope["result"]) == data_json(result)
 
 
 def test_a_strangers_result_has_one_line_too() -> None:
@@ -136,22 +138,27 @@ def test_a_picture_that_fails_does_not_hide_the_numbers(
     assert "The picture failed: RuntimeError: no &lt;ink&gt;" in page and "<table" in page
 
 
-def test_the_call_makes_the_result_again(model: InterpretableModel) -> None:
-    result = model.logit_lens(FRANCE, top_k=2, layers=[0, 3])
-    made = call_of(result)
-    assert made == f"model.logit_lens({FRANCE!r}, top_k=2, layers=[0, 3])"
-    assert eval(made, {"model": model}).predictions == result.predictions
-    assert call_of(model.logit_lens(FRANCE)) == f"model.logit_lens({FRANCE!r})"
-    patched = model.activation_patching(FRANCE, "The capital of Italy is", component="resid_post")
-    again = eval(str(call_of(patched)), {"model": model})
-    assert mx.array_equal(again.effect_matrix, patched.effect_matrix).item()
+def test_a_call_in_a_line_and_as_code(model: InterpretableModel) -> None:
+    made = made_by(model.logit_lens(FRANCE, top_k=2, layers=[0, 3]))
+    assert made is not None
+    assert made.code == made.caption == f"model.logit_lens({FRANCE!r}, top_k=2, layers=[0, 3])"
+    long = made_by(model.logit_lens(FRANCE * 9))
+    assert long is not None and "…" in long.caption and repr(FRANCE * 9) in str(long.code)
 
 
 def test_arguments_that_are_no_literals_are_named(model: InterpretableModel) -> None:
     result = model.logit_lens(mx.array(model.encode(FRANCE)), final_norm=lambda x: x)
-    made = str(call_of(result))
-    assert re.fullmatch(r"model\.logit_lens\(<array 6>, final_norm=<<lambda>>\)", made)
+    made = made_by(result)
+    assert made is not None and made.code is None
+    assert made.caption == "model.logit_lens(<array 6>, final_norm=<<lambda>>)"
     result.metadata["analysis"] = "of_a_plugin_that_is_gone"
-    assert "final_norm" in str(call_of(result))
-    assert call_of(TableResult({})) is None
-    assert registry.get("analysis", "logit_lens").name == "logit_lens"
+    made = made_by(result)
+    assert made is not None and made.code is None and "final_norm" in made.caption
+    assert made_by(TableResult({})) is None
+
+
+def test_arguments_that_the_analysis_describes_are_no_code(model: InterpretableModel) -> None:
+    lens = model.train_tuned_lens([FRANCE] * 2, num_steps=1, max_seq_len=10, verbose=False)
+    made = made_by(model.tuned_lens(FRANCE, lens))
+    assert made is not None and made.code is None
+    assert made.caption.startswith("tuned_lens: text=")

@@ -47,7 +47,7 @@ def test_the_command_makes_it_again(mlxray: Any, model: InterpretableModel, name
 
 def test_other_models_are_named(model: InterpretableModel) -> None:
     result = model.logit_lens(FRANCE)
-    result.metadata["model"] = "some where/model"
+    result.metadata["loaded_from"] = "some where/model"
     assert command_of(result) == (
         "mlxray run logit_lens --model 'some where/model' 'The capital of France is'"
     )
@@ -59,6 +59,8 @@ def test_what_only_python_can_give(model: InterpretableModel) -> None:
     assert command_of(model.activation_patching(FRANCE, ITALY, metric=_mean)) is None
     assert command_of(model.attribution_map(FRANCE, ITALY, ("z", "mlp_out"))) is None
     assert command_of(TableResult({})) is None
+    wrapped = InterpretableModel(model.model, tokenizer=model.tokenizer).logit_lens(FRANCE)
+    assert command_of(wrapped) is None
     gone = model.logit_lens(FRANCE)
     gone.metadata["analysis"] = "of a plugin that is gone"
     assert command_of(gone) is None

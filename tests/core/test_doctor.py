@@ -35,7 +35,7 @@ def test_examination_becomes_json(found: doctor.Examination):
 
 
 def test_missing_distribution_has_no_version():
-    assert doctor._version("mlxray-of-nowhere") is None
+    assert doctor.installed_version("mlxray-of-nowhere") is None
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def linux(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Linux with apt and without an NVIDIA driver."""
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(doctor, "_has_nvidia_driver", lambda: False)
-    monkeypatch.setattr(doctor, "_version", lambda name: "1.0")
+    monkeypatch.setattr(doctor, "installed_version", lambda name: "1.0")
     monkeypatch.setattr(shutil, "which", lambda name: name if name == "apt" else None)
     return monkeypatch
 

@@ -90,6 +90,18 @@ def test_the_code_in_a_report_makes_the_result_again(results: list[AnalysisResul
         assert origin.digest == hashlib.sha256(data_json(result).encode()).hexdigest()
 
 
+def test_no_code_that_would_not_run(model: InterpretableModel) -> None:
+    """A model that was put together in Python, an array, and a long text, which is not cut."""
+    wrapped = InterpretableModel(model.model, tokenizer=model.tokenizer).logit_lens(FRANCE)
+    lazy = model.logit_lens(model.tokens.batch(FRANCE).ids)
+    for result in (wrapped, lazy):
+        assert origin_of(result).code is None and origin_of(result).command is None
+        text = generate_report(result)
+        assert "```" not in text and "- call: model.logit_lens(" in text
+    long = model.logit_lens(" ".join([FRANCE] * 20))
+    assert repr(" ".join([FRANCE] * 20)) in str(origin_of(long).code)
+
+
 def test_seeds_are_named() -> None:
     table = TableResult({"a": [1]})
     table.metadata = {"analysis": "logit_lens", "parameters": {"text": FRANCE, "seed": 7}}
@@ -109,11 +121,15 @@ def test_saved_files(results: list[AnalysisResult], tmp_path: Path) -> None:
     assert "<html" in (tmp_path / "page.txt").read_text(encoding="utf-8")
 
 
-def test_pictures_of_an_older_report_go(results: list[AnalysisResult], tmp_path: Path) -> None:
+def test_other_files_beside_the_pictures_stay(
+    results: list[AnalysisResult], tmp_path: Path
+) -> None:
+    (tmp_path / "r_pictures").mkdir()
+    (tmp_path / "r_pictures" / "mine.txt").write_text("mine")
     save_report(results, tmp_path / "r.md")
-    assert len(list((tmp_path / "r_pictures").iterdir())) == 2
     save_report(results[0], tmp_path / "r.md")
-    assert len(list((tmp_path / "r_pictures").iterdir())) == 1
+    names = sorted(path.name for path in (tmp_path / "r_pictures").iterdir())
+    assert names == ["1.png", "2.png", "mine.txt"]
 
 
 def test_hostile_texts(tmp_path: Path) -> None:
