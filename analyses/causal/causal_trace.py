@@ -16,8 +16,9 @@ from mlxray.points.vocabulary import POINTS, parse
 from mlxray.tokens import Batch
 
 from ..datasets.prompts import UnequalPair, pair
+from ..patching.compare import check_apart
 from ..patching.grid import component_name
-from ..patching.measure import MetricLike, bind, check_apart, read_positions
+from ..patching.measure import MetricLike, bind, read_positions
 from ..patching.patches import axes
 from ..prompts import token_texts
 

@@ -12,7 +12,7 @@ from mlxray.errors import AddressError, AnalysisError, PointAbsent, nearest
 from mlxray.points.vocabulary import parse
 from mlxray.resolver import resolve_component
 from mlxray.run.activations import Activations
-from mlxray.run.stream import ADDS, added_points, adds_up, check_sum
+from mlxray.run.parts.stream import ADDS, added_points, adds_up, check_sum
 
 Part = tuple[str, mx.array]
 

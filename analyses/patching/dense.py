@@ -7,12 +7,15 @@ same fast matrix product as weights that were never quantised.
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlxray.points.layout import Layout
 from mlxray.points.sites import first_argument
 from mlxray.run.run import Run
+from mlxray.run.weights import unpacked
 from mlxray.seams.edits import Call
 
 #: Tokens (rows × positions) of a pass from which unpacking pays.
@@ -49,16 +52,9 @@ def unpacked_bytes(layout: Layout) -> int:
 
 
 def _product(call: Call) -> mx.array:
-    module, x = call.module, first_argument(call)
-    weight = mx.dequantize(
-        module["weight"],
-        scales=module["scales"],
-        biases=module.get("biases"),
-        group_size=module.group_size,
-        bits=module.bits,
-        mode=module.mode,
-    )
-    product: mx.array = x @ weight.astype(x.dtype).T
+    module: Any = call.module
+    x = first_argument(call)
+    product: mx.array = x @ unpacked(module).astype(x.dtype).T
     if "bias" in module:
         product = product + module["bias"]
     return product

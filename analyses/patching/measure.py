@@ -19,7 +19,7 @@ from mlxray.tokens import Batch
 
 from ..datasets.targets import token_id
 from ..metrics.lookup import get_metric
-from .compare import relative_error
+from .compare import check_apart
 
 MetricLike = str | Metric | Callable[..., Any]
 
@@ -360,47 +360,10 @@ def measure_of(
     return bind(model, metric, clean, corrupted, options, raw=raw)
 
 
-def check_apart(
-    batches: tuple[Batch, Batch],
-    position: int,
-    clean: mx.array,
-    corrupted: mx.array,
-    read: Sequence[int],
-) -> None:
-    """Refuse two prompts that are the same up to the position that is measured.
-
-    Their tokens decide. Logits are looked at as well, and with a tolerance,
-    since a model that is not causal may tell the prompts apart all the same.
-
-    Args:
-        batches: The prompts.
-        position: Where the logits are measured.
-        clean, corrupted: Logits (P, V).
-        read: Their positions.
-
-    Raises:
-        AnalysisError: if the logits are the same there.
-    """
-    end = max(read)
-    same = mx.array_equal(batches[0].ids[:, : end + 1], batches[1].ids[:, : end + 1]).item()
-    if same and alike(clean, corrupted):
-        raise AnalysisError(
-            f"both prompts give the same logits at position {position}: nothing to recover. "
-            "Their tokens differ after it only."
-        )
-
-
-def alike(first: mx.array, second: mx.array) -> bool:
-    """Whether two arrays differ by no more than rounding in their dtype."""
-    return relative_error(second, first) <= 64 * mx.finfo(first.dtype).eps
-
-
 __all__ = [
     "Measure",
     "MetricLike",
-    "alike",
     "bind",
-    "check_apart",
     "function_of",
     "measure_of",
     "read_positions",

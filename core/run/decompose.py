@@ -17,8 +17,8 @@ from ..checks.arguments import checked, whole_number
 from ..errors import AddressError, InputError, PointAbsent
 from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
-from .frozen import Functional, held_scales, soft_cap, through_affine, through_norm
-from .stream import added_points, check_sum
+from .parts.frozen import Functional, held_scales, soft_cap, through_affine, through_norm
+from .parts.stream import added_points, check_sum
 from .tail import finish_from
 
 

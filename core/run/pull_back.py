@@ -15,6 +15,7 @@ from ..points.layout import Layout
 from ..points.vocabulary import AddressLike
 from ..seams.edits import Call, Edit
 from .run import Run
+from .weights import unpacked
 
 #: What is kept of a gradient (1, S, D); the rest need not exist at once.
 Keep = Callable[[mx.array], mx.array]
@@ -161,15 +162,7 @@ class _Unpacked:
 
     def __call__(self, call: Call) -> mx.array:
         layer: Any = self._layer
-        weight: mx.array = mx.dequantize(
-            layer["weight"],
-            layer["scales"],
-            layer.get("biases"),
-            group_size=layer.group_size,
-            bits=layer.bits,
-            mode=layer.mode,
-        )
-        product: mx.array = call.args[0] @ weight.T
+        product: mx.array = call.args[0] @ unpacked(layer).T
         return product + layer["bias"] if "bias" in layer else product
 
 

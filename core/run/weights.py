@@ -26,19 +26,24 @@ def matrix(module: nn.Module, path: str) -> mx.array:
         AddressError: for a module of another kind.
     """
     if isinstance(module, (nn.QuantizedLinear, nn.QuantizedEmbedding)):
-        unpacked: mx.array = mx.dequantize(
-            module["weight"],
-            scales=module["scales"],
-            biases=module.get("biases"),
-            group_size=module.group_size,
-            bits=module.bits,
-            mode=module.mode,
-        )
-        return unpacked
+        return unpacked(module)
     if isinstance(module, (nn.Linear, nn.Embedding)):
         weight: mx.array = held(module.weight)
         return weight
     raise AddressError(f"{path!r} is {type(module).__name__}, whose weight is no single matrix")
+
+
+def unpacked(module: nn.QuantizedLinear | nn.QuantizedEmbedding) -> mx.array:
+    """The weight of a quantised module, (rows, columns), in the dtype of its scales; lazy."""
+    weight: mx.array = mx.dequantize(
+        module["weight"],
+        scales=module["scales"],
+        biases=module.get("biases"),
+        group_size=module.group_size,
+        bits=module.bits,
+        mode=module.mode,
+    )
+    return weight
 
 
 class _Reader:

@@ -76,12 +76,16 @@ def test_nothing_stays_once_the_results_are_gone(model: InterpretableModel, name
 
 @pytest.mark.usefixtures("no_collector")
 def test_trace_needs_no_more_memory_than_the_bare_model(model: InterpretableModel):
-    def peak(run: Callable[[InterpretableModel], Any]) -> int:
-        run(model)
+    def once(run: Callable[[InterpretableModel], Any]) -> int:
         mx.reset_peak_memory()
         start = active_memory()
         run(model)
         return mx.get_peak_memory() - start
+
+    def peak(run: Callable[[InterpretableModel], Any]) -> int:
+        """The least of several: a thread of MLX's frees memory, and may be late."""
+        run(model)
+        return min(once(run) for _ in range(5))
 
     bare = peak(lambda model: mx.eval(model.model(IDS)))
     assert peak(trace) <= 1.1 * bare + 4 * 128 * 128  # the saved output itself

@@ -14,8 +14,9 @@ from mlxray.run.run import Run
 from mlxray.run.tail import execute_at
 from mlxray.tokens import Batch
 
+from ...patching.compare import check_apart
 from ...patching.grid import one_size
-from ...patching.measure import Measure, MetricLike, bind, check_apart, read_positions
+from ...patching.measure import Measure, MetricLike, bind, read_positions
 from ...patching.patches import axes
 
 Edits = Mapping[str, Callable[..., Any]]

@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlxray import Analysis, InterpretableModel, analysis, hookimpl
 from mlxray.arrays import number
 from mlxray.errors import InputError
-from mlxray.run.stream import added_points, check_sum
+from mlxray.run.parts.stream import added_points, check_sum
 
 from ...datasets.targets import Token, token_id
 from ...prompts import one_prompt, token_texts

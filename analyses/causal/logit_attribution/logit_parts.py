@@ -14,9 +14,9 @@ from mlxray import InterpretableModel
 from mlxray.arrays import evaluate, number
 from mlxray.errors import AnalysisError
 from mlxray.points.layout import Layout
-from mlxray.run.frozen import FORM, Functional, soft_cap, through_affine, through_norm
+from mlxray.run.parts.frozen import FORM, Functional, soft_cap, through_affine, through_norm
+from mlxray.run.parts.stream import added_points
 from mlxray.run.run import Run
-from mlxray.run.stream import added_points
 
 Split = tuple[mx.array, float]
 

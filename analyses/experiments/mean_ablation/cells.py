@@ -14,8 +14,9 @@ from mlxray.arrays import nested, number
 from mlxray.errors import InputError
 from mlxray.tokens import Batch
 
+from ...patching.compare import alike
 from ...patching.grid import make_grid
-from ...patching.measure import alike, read_positions
+from ...patching.measure import read_positions
 from ...patching.patches import Cell, axes
 from ...patching.sources import token_means
 from ...patching.sweep import Sweep

@@ -13,7 +13,7 @@ from mlxray import InterpretableModel
 from mlxray.analyses.causal.residual_stream import ResidualStreamAccessor
 from mlxray.errors import AnalysisError, InputError, PointAbsent
 from mlxray.points.adapter import Variant
-from mlxray.run.frozen import Functional, through_norm
+from mlxray.run.parts.frozen import Functional, through_norm
 from mlxray.testing.planted import PLANTED
 from mlxray.testing.zoo import small_model
 

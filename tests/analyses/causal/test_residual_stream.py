@@ -8,7 +8,7 @@ from mlx.utils import tree_map
 from mlxray import InterpretableModel
 from mlxray.analyses.causal.residual_stream import ResidualStreamAccessor
 from mlxray.errors import AddressError, AnalysisError, PointAbsent
-from mlxray.run.stream import check_sum
+from mlxray.run.parts.stream import check_sum
 from mlxray.testing.zoo import small_model
 
 TOKENS = [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from ..arrays import number
-from ..errors import AnalysisError, PointAbsent
-from ..points.layout import Layout
+from ...arrays import number
+from ...errors import AnalysisError, PointAbsent
+from ...points.layout import Layout
 
 #: What a block may add to the stream, and the letter of its parts.
 ADDS = {"mixer_add": "x", "attn_add": "a", "mlp_add": "m"}

@@ -16,8 +16,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..arrays import evaluate, number
-from ..errors import AnalysisError
+from ...arrays import evaluate, number
+from ...errors import AnalysisError
 
 Function = Callable[[mx.array], mx.array]
 
