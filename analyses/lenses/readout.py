@@ -104,11 +104,12 @@ def read_out(
 
     layout = model.layout
     finish = Tail(layout, final_norm=final_norm, skip_norm=skip_norm)
-    vocabulary = layout.once(vocabulary_of)
-    if not 1 <= top_k <= vocabulary:
-        raise InputError(f"top_k is between 1 and {vocabulary}, the vocabulary; got {top_k}.")
     parts: list[Top] = []
-    for _, _, logits in in_parts(residuals, positions, vocabulary, finish):
+    for _, _, logits in in_parts(residuals, positions, layout.once(vocabulary_of), finish):
+        # A head may have got other weights since the vocabulary was asked for.
+        vocabulary = logits.shape[-1]
+        if not 1 <= top_k <= vocabulary:
+            raise InputError(f"top_k is between 1 and {vocabulary}, the vocabulary; got {top_k}.")
         part = top_tokens(logits, top_k)
         del logits
         start_evaluating(part)

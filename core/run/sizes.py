@@ -48,7 +48,7 @@ class Sizes:
     @classmethod
     def of(cls, layout: Layout, name: str, context: int | None) -> Sizes:
         """The sizes of a model."""
-        found = layout.once(_measured)
+        found = _measured(layout)
         vocabulary = layout.rows(layout.adapter.embed)
         return cls(name, layout.n_layers, d_vocab=vocabulary, n_ctx=context, **found)
 

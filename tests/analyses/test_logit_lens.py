@@ -100,6 +100,19 @@ def test_slices_bound_the_logits_that_exist_at_one_time(make, monkeypatch):
     assert sum(sizes) == 3 * len(TEXT)
 
 
+def test_a_head_that_got_other_weights(make):
+    """The vocabulary is asked for once; how many tokens there are is seen at each call."""
+    model = mlxray.InterpretableModel(make("llama", tie_word_embeddings=False).model)
+    head, ids = model.model.lm_head, [1, 2, 3]
+    size = len(head.weight)
+    assert len(model.logit_lens(ids, top_k=size)[0][0]) == size
+    head.weight = mx.concatenate([head.weight, head.weight])
+    assert len(model.logit_lens(ids, top_k=2 * size)[0][0]) == 2 * size
+    head.weight = head.weight[:10]
+    with pytest.raises(InputError, match="between 1 and 10, the vocabulary"):
+        model.logit_lens(ids, top_k=11)
+
+
 def test_one_position(make):
     model = make("llama")
     every = model.logit_lens(TEXT, top_k=2)

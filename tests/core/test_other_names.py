@@ -228,3 +228,13 @@ def test_attributes_with_another_line(llama_model: InterpretableModel, name: str
         getattr(llama_model, name)
     assert str(caught.value) == f"the model has no {name!r}: {elsewhere.MODEL[name]}"
     assert not hasattr(llama_model, name)
+
+
+def test_sizes_are_those_of_the_weights_that_are_there(make: Any) -> None:
+    model = InterpretableModel(make.llama())
+    before = model.cfg.d_mlp
+    for block in model.model.layers:
+        mlp = block.mlp
+        mlp.gate_proj.weight, mlp.up_proj.weight = mx.zeros((5, 16)), mx.zeros((5, 16))
+        mlp.down_proj.weight = mx.zeros((16, 5))
+    assert before != 5 and model.cfg.d_mlp == 5 == model.W_in[0].shape[1]
