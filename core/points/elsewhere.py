@@ -7,7 +7,7 @@ from .roles import Roles
 _HEADS_FIRST = 'Write "layers.{layer}.%s": %s, with heads before tokens, (%s).'
 _NORM = (
     'Write "layers.{layer}.{roles.%s}", what the norm returns. TransformerLens folds the norm\'s '
-    "weights into what follows unless it is told otherwise."
+    "weights into what follows unless you switch that off."
 )
 _SCALE = "no module returns the scale of a norm; its input and its output tell it."
 _EDGE = (

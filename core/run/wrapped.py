@@ -171,7 +171,7 @@ class WrappedModel:
 
     @checked()
     def to_single_token(self, text: str) -> int:
-        """The id of a text that is one token behind another text: ``" Paris"``.
+        """The id of a text that is one token after another text: ``" Paris"``.
 
         Raises:
             InputError: if it is several; the message shows them.

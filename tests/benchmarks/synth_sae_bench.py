@@ -7,7 +7,7 @@ PYTHON is that of an environment with SAELens. Both sides are given the same row
 the same number of steps, the same kind of dictionary, schedule and coefficients (translated into
 the units of each), and each is shown with the learning rate of `--rates` that serves it best, since
 they start from weights of different size. Gradients are clipped and activations scaled as Conerly
-et al. (2024) do: SAELens clips by itself; ours is told to by `norm` and `clip`.
+et al. (2024) do: SAELens always clips; ours does so with `norm` and `clip`.
 
 Trainings are timed in turns, on the cores that this process may use (`taskset -c 0` for one). Our
 steps are compiled whatever their number is, as those of long trainings are. `--bound` times steps

@@ -44,15 +44,15 @@ def seen(model: InterpretableModel) -> dict[str, Any]:
 
 def test_hooks_are_what_their_modules_have(make: Any) -> None:
     model = InterpretableModel(make.gpt2())
-    told = seen(model)
+    kept = seen(model)
     wanted = {
-        "blocks.1.hook_resid_pre": told["block"][0],
-        "blocks.1.hook_resid_post": told["block"][1],
-        "blocks.1.hook_attn_out": told["attn"][1],
-        "blocks.1.hook_mlp_out": told["mlp"][1],
-        "blocks.1.hook_resid_mid": told["block"][0] + told["attn"][1],
-        "blocks.1.mlp.hook_post": told["down"][0],
-        "ln_final.hook_normalized": told["final"][1],
+        "blocks.1.hook_resid_pre": kept["block"][0],
+        "blocks.1.hook_resid_post": kept["block"][1],
+        "blocks.1.hook_attn_out": kept["attn"][1],
+        "blocks.1.hook_mlp_out": kept["mlp"][1],
+        "blocks.1.hook_resid_mid": kept["block"][0] + kept["attn"][1],
+        "blocks.1.mlp.hook_post": kept["down"][0],
+        "ln_final.hook_normalized": kept["final"][1],
     }
     cache = model.activations(IDS, list(wanted))
     _, everything = model.run_with_cache(IDS)
@@ -81,7 +81,7 @@ def test_an_edit_at_a_hook(llama_model: InterpretableModel) -> None:
 
 
 def test_what_is_added_behind_a_norm(make: Any) -> None:
-    """TransformerLens's attn_out and mlp_out are behind Gemma 2's second norms."""
+    """TransformerLens's attn_out and mlp_out come after Gemma 2's second norms."""
     model = InterpretableModel(make.gemma2())
     names = [f"blocks.1.hook_{x}" for x in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
     pre, attn, mlp, post = (model.activations(IDS, names)[name] for name in names)
@@ -95,9 +95,9 @@ def test_names_that_mean_something_else(make: Any, name: str) -> None:
     with pytest.raises(AddressError, match=re.escape(f"nothing at '{given}': ")) as caught:
         model.activations(IDS, given)
     assert "None" not in str(caught.value)
-    told = re.search('Write "([^"]+)"', str(caught.value))
-    if told is not None:  # the line that is told works
-        assert model.activations(IDS, told[1])[told[1]].shape[0] == 2
+    line = re.search('Write "([^"]+)"', str(caught.value))
+    if line is not None:  # the line that it names works
+        assert model.activations(IDS, line[1])[line[1]].shape[0] == 2
 
 
 def test_the_embedding_alone_where_positions_are_learned(make: Any) -> None:

@@ -73,7 +73,7 @@ def test_the_title_says_what_is_compared():
     assert "data are made of" in result().plot(backend="plotly").layout.title.text
 
 
-def test_worse_than_the_mean_is_cut_and_told():
+def test_worse_than_the_mean_is_cut_and_said():
     odd = result(explained_variance=-7.25, l0=0.0, true_l0=0.0)
     axes = odd.plot(backend="matplotlib").axes[0]
     assert axes.patches[5].get_width() == -1.0 == axes.get_xlim()[0]

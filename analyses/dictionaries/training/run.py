@@ -127,18 +127,18 @@ class Run:
         """
         step = self.started - len(self._unread) + 1
         stats = self._unread.pop(0)
-        told = {name: number(stats[name]) for name in CURVES}
-        self._dead[step] = round(told["dead"] * self.wiring.n_features)
-        if not math.isfinite(told["loss"]):
+        measured = {name: number(stats[name]) for name in CURVES}
+        self._dead[step] = round(measured["dead"] * self.wiring.n_features)
+        if not math.isfinite(measured["loss"]):
             raise AnalysisError(
-                f"the loss is {told['loss']} at step {step}, in training {self.described}: "
+                f"the loss is {measured['loss']} at step {step}, in training {self.described}: "
                 f"lower learning_rate ({self.plan.learning_rate:.3g}), or look for numbers in "
                 "the data that are not finite."
             )
         if record:
-            for name, value in told.items():
+            for name, value in measured.items():
                 self.curves[name].append(value)
-        return told
+        return measured
 
     @property
     def described(self) -> str:
