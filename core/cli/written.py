@@ -40,13 +40,14 @@ def command_of(result: Result) -> str | None:
         return None  # the analysis describes what it was given
     options: list[str] = []
     positional: list[str] = []
+    left_out = False
     for parameter in parameters:
-        if parameter.name not in given or _same(given[parameter.name], parameter.default):
-            if parameter.positional:
-                break  # what stands without its name cannot be left out before another
+        if _same(given[parameter.name], parameter.default):
+            left_out = left_out or parameter.positional
             continue
         words = _words(parameter, given[parameter.name])
-        if words is None:
+        # What stands without its name cannot follow what was left out.
+        if words is None or (parameter.positional and left_out):
             return None
         if parameter.positional:
             positional += words

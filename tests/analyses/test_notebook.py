@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -12,11 +14,13 @@ import mlx.core as mx
 import pytest
 
 from mlxray import AnalysisResult, InterpretableModel, TableResult
+from mlxray.cli import main
+from mlxray.cli.written import command_of
 from mlxray.reports.origin import data_json, origin_of
 from mlxray.results.made import made_by
 from mlxray.results.notebook import ROWS
 
-from .every_analysis import CALLS, FRANCE
+from .every_analysis import CALLS, FRANCE, identity
 
 HOSTILE = '<script>alert("1")</script>\x00\u202e\ud800 & \n[link](x)'
 
@@ -48,7 +52,9 @@ def model() -> InterpretableModel:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_every_analysis(model: InterpretableModel, name: str, tmp_path: Path) -> None:
+def test_every_analysis(
+    model: InterpretableModel, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     call: Callable[..., Any] = CALLS[name]
     result = call(model, *([tmp_path] if name.startswith("load_") else []))
     if not isinstance(result, AnalysisResult):
@@ -67,6 +73,18 @@ def test_every_analysis(model: InterpretableModel, name: str, tmp_path: Path) ->
         scope: dict[str, Any] = {}
         exec(code, scope)
         assert data_json(scope["result"]) == data_json(result)
+    if (command := origin_of(result).command) is not None:
+        capsys.readouterr()
+        assert main([*shlex.split(command)[1:], "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["data"] == json.loads(data_json(result))
+
+
+def test_options_after_a_prompt_that_was_left_out(model: InterpretableModel) -> None:
+    """Nothing that was given is missing in a command."""
+    result = model.head_scores(n_random_tokens=8, seed=7)
+    assert command_of(result) == "mlxray run head_scores --n-random-tokens 8 --seed 7"
+    result = model.feature_logits(identity(model), 3, top_k=2)
+    assert command_of(result) is None
 
 
 def test_a_strangers_result_has_one_line_too() -> None:
